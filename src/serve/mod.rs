@@ -1,0 +1,1 @@
+//! Embedded SFTP and FTP servers for a folder.

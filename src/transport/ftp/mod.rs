@@ -1,0 +1,12 @@
+//! FTP and FTPS.
+
+use std::sync::Arc;
+
+use crate::endpoint::Endpoint;
+use crate::error::{Error, ErrorKind, Result};
+use crate::transport::{ConnectOptions, Transport};
+
+/// Connects and logs in.
+pub async fn connect(_endpoint: &Endpoint, _options: &ConnectOptions) -> Result<Arc<dyn Transport>> {
+    Err(Error::new(ErrorKind::Unsupported, "not built yet"))
+}

@@ -1,0 +1,145 @@
+//! How to connect and log in: options, secrets, and the person who may be asked.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use zeroize::Zeroizing;
+
+/// A password or passphrase: never shown by `Debug`, wiped from memory when dropped.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Zeroizing<String>);
+
+impl Secret {
+    /// Wraps a secret.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(Zeroizing::new(text.into()))
+    }
+
+    /// Returns the secret itself; for the call that sends it, and nothing else.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// Asks the person at the terminal. Calls may block: make them from `spawn_blocking`. `None`: nobody is there.
+pub trait Prompt: Send + Sync + fmt::Debug {
+    /// Asks for a secret without echo.
+    fn secret(&self, question: &str) -> Option<Secret>;
+
+    /// Asks for a line with echo (keyboard-interactive).
+    fn line(&self, question: &str) -> Option<String>;
+
+    /// Asks a yes-or-no question.
+    fn confirm(&self, question: &str) -> Option<bool>;
+
+    /// Shows a warning or a server's banner; the text is already escaped.
+    fn notice(&self, text: &str);
+}
+
+/// A prompt with nobody behind it.
+#[derive(Debug, Clone, Copy)]
+pub struct NoPrompt;
+
+impl Prompt for NoPrompt {
+    fn secret(&self, _: &str) -> Option<Secret> {
+        None
+    }
+
+    fn line(&self, _: &str) -> Option<String> {
+        None
+    }
+
+    fn confirm(&self, _: &str) -> Option<bool> {
+        None
+    }
+
+    fn notice(&self, text: &str) {
+        tracing::warn!("{text}");
+    }
+}
+
+/// What to do about a host key that is not on file. A changed or revoked key is always refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum HostKeyPolicy {
+    /// Ask; refuse where nobody can answer.
+    #[default]
+    Ask,
+    /// Refuse.
+    Strict,
+    /// Accept and write it down.
+    AcceptNew,
+}
+
+/// Which SSH implementation carries SFTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SshEngine {
+    /// russh: memory-safe and fastest.
+    #[default]
+    Russh,
+    /// libssh2, for servers that the first can't talk to.
+    Libssh2,
+    /// The system's `ssh` program, for everything its configuration can do.
+    Openssh,
+}
+
+/// Whether an `ftp://` control connection is upgraded to TLS. `ftpes://` and `ftps://` always use it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TlsMode {
+    /// Never.
+    Off,
+    /// When the server offers it.
+    #[default]
+    Allow,
+    /// Always; fail where the server doesn't.
+    Require,
+}
+
+/// How to connect and log in; the same for every connection that a transport opens.
+#[derive(Debug, Clone)]
+pub struct ConnectOptions {
+    /// The longest wait without progress in any phase.
+    pub timeout: Duration,
+    /// The password from file or environment; one in the URL comes first.
+    pub password: Option<Secret>,
+    /// Whom to ask.
+    pub prompt: Arc<dyn Prompt>,
+    /// SSH private keys to try, in order; empty: the usual files of `~/.ssh`.
+    pub identities: Vec<PathBuf>,
+    /// The known_hosts file to read and write instead of `~/.ssh/known_hosts` (and instead of the system's).
+    pub known_hosts: Option<PathBuf>,
+    /// What to do about unknown host keys.
+    pub host_key: HostKeyPolicy,
+    /// Which SSH implementation to use.
+    pub ssh_engine: SshEngine,
+    /// TLS for `ftp://`.
+    pub tls: TlsMode,
+    /// A PEM file of certificate authorities to trust instead of the system's.
+    pub tls_ca: Option<PathBuf>,
+    /// The most connections to open to the endpoint at once; `None`: the backend's own choice.
+    pub max_connections: Option<usize>,
+}
+
+impl Default for ConnectOptions {
+    fn default() -> Self {
+        Self {
+            timeout: Duration::from_secs(30),
+            password: None,
+            prompt: Arc::new(NoPrompt),
+            identities: Vec::new(),
+            known_hosts: None,
+            host_key: HostKeyPolicy::default(),
+            ssh_engine: SshEngine::default(),
+            tls: TlsMode::default(),
+            tls_ca: None,
+            max_connections: None,
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! The seam: one [`Transport`] per endpoint, and what implements it.
+//!
+//! Above it everything is protocol-blind; below it nothing knows of jobs, journals or progress.
+
+use std::fmt::Debug;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::Stream;
+
+use crate::endpoint::{Endpoint, Scheme};
+use crate::error::Result;
+
+pub mod ftp;
+pub mod local;
+mod login;
+mod path;
+mod pool;
+pub mod sftp;
+pub mod ssh;
+mod types;
+
+pub use login::{ConnectOptions, HostKeyPolicy, NoPrompt, Prompt, Secret, SshEngine, TlsMode};
+pub use path::{RemotePath, escape, is_plain_name};
+pub use types::{
+    Algorithm, Capabilities, Durability, Entry, FileKind, Follow, Mtime, Precision, ReadRange, Replace, SetMetadata,
+    WriteMode,
+};
+
+/// The entries of one directory as they arrive, in the server's order, without `.` and `..`.
+///
+/// After an `Err` item the stream ends; a listing that ended without one is complete.
+pub type EntryStream = Pin<Box<dyn Stream<Item = Result<Entry>> + Send>>;
+
+/// One endpoint, logged in.
+///
+/// **Contract**
+/// - Owns its connections. One that breaks is discarded; the next call opens another. A call is never retried here:
+///   it fails with a kind that tells whether trying again helps, and the caller decides.
+/// - Every method may run concurrently with every other on the same value.
+/// - No current directory, no recursion, no whole-file verbs. Paths are absolute; FTP refuses CR and LF in them.
+/// - Errors name the path and keep the server's words. `NotFound` is said only when the server said so, or a second
+///   question showed it: a 550 or a plain failure that could mean either is not "not found".
+/// - Every wait ends within `ConnectOptions::timeout` without progress, as `Timeout`.
+/// - Dropping any future or stream half-way leaves the transport usable.
+#[async_trait]
+pub trait Transport: Send + Sync + Debug {
+    /// Returns what this endpoint can do. Settled by login; never blocks.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Returns the directory that the login starts in.
+    async fn home(&self) -> Result<RemotePath>;
+
+    /// Returns the entry of one path; its `name` is the path's last component, empty for the root.
+    async fn stat(&self, path: &RemotePath, follow: Follow) -> Result<Entry>;
+
+    /// Lists a directory with full metadata in one trip (links not followed; `target` where it comes for free).
+    ///
+    /// # Errors
+    /// `NotFound`, `NotADirectory`, `PermissionDenied` before or as the first item of the stream.
+    async fn list(&self, path: &RemotePath) -> Result<EntryStream>;
+
+    /// Opens a file for reading bytes from exactly `range.start`, or fails.
+    ///
+    /// A start behind the end of the file yields end of file or fails; it never yields other bytes.
+    async fn open_read(&self, path: &RemotePath, range: ReadRange) -> Result<Box<dyn ReadStream>>;
+
+    /// Opens a file for writing at exactly the place that `mode` tells, or fails. The parent must exist.
+    async fn open_write(&self, path: &RemotePath, mode: WriteMode) -> Result<Box<dyn WriteStream>>;
+
+    /// Renames within the endpoint. With `Synced` the new name survives a loss of power.
+    async fn rename(&self, from: &RemotePath, to: &RemotePath, replace: Replace, durability: Durability) -> Result<()>;
+
+    /// Removes a file or a symbolic link.
+    async fn remove_file(&self, path: &RemotePath) -> Result<()>;
+
+    /// Removes an empty directory.
+    async fn remove_dir(&self, path: &RemotePath) -> Result<()>;
+
+    /// Makes one directory; `AlreadyExists` if anything is there, `NotFound` if the parent is missing.
+    async fn create_dir(&self, path: &RemotePath) -> Result<()>;
+
+    /// Sets what is `Some`; symbolic links are followed by most servers, so give no link. `Unsupported` where the
+    /// capabilities say so.
+    async fn set_metadata(&self, path: &RemotePath, metadata: SetMetadata) -> Result<()>;
+
+    /// Returns where a symbolic link points.
+    async fn read_link(&self, path: &RemotePath) -> Result<Vec<u8>>;
+
+    /// Makes a symbolic link at `path` pointing to `target`.
+    async fn symlink(&self, target: &[u8], path: &RemotePath) -> Result<()>;
+
+    /// Asks the endpoint for the digest of a part of a file, which it computes itself. `Unsupported` where it can't.
+    async fn digest(&self, path: &RemotePath, algorithm: Algorithm, range: ReadRange) -> Result<Vec<u8>>;
+
+    /// Says goodbye and closes every connection; streams still open fail.
+    async fn close(&self) -> Result<()>;
+}
+
+/// A file being read. Dropped unfinished, it poisons its FTP connection or closes its SFTP handle.
+#[async_trait]
+pub trait ReadStream: Send {
+    /// Returns the next bytes in order; empty means end of the range or file and nothing else.
+    async fn read(&mut self) -> Result<Bytes>;
+
+    /// Ends a read after `read` returned empty; only its `Ok` says that the server is content (FTP: the 226 was read).
+    #[must_use = "only finish tells whether the transfer succeeded"]
+    async fn finish(self: Box<Self>) -> Result<()>;
+}
+
+/// A file being written. Dropped unfinished, what was written so far stays and nothing more is claimed.
+#[async_trait]
+pub trait WriteStream: Send {
+    /// Queues bytes behind the ones before. An error may belong to an earlier chunk; after one, only drop it.
+    async fn write(&mut self, chunk: Bytes) -> Result<()>;
+
+    /// Returns how many bytes from the stream's start, without a gap, the endpoint has taken so far.
+    fn acknowledged(&self) -> u64;
+
+    /// Waits until every byte is taken and closes the file. Only its `Ok` says that all of it is there.
+    #[must_use = "only finish tells whether the transfer succeeded"]
+    async fn finish(self: Box<Self>, durability: Durability) -> Result<()>;
+}
+
+/// Connects and logs in to what a URL names.
+///
+/// # Errors
+/// `ConnectionRefused`, `Timeout`, `Tls`, `HostKey`, `AuthFailed`, `TooManyConnections`, `Protocol`.
+pub async fn connect(endpoint: &Endpoint, options: &ConnectOptions) -> Result<Arc<dyn Transport>> {
+    Ok(match endpoint.scheme {
+        Scheme::File => Arc::new(local::Local::new()),
+        Scheme::Sftp => sftp::connect(endpoint, options).await?,
+        Scheme::Ftp | Scheme::Ftpes | Scheme::Ftps => ftp::connect(endpoint, options).await?,
+    })
+}

@@ -1,0 +1,1 @@
+//! The pool of connections that a backend owns.
