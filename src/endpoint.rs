@@ -203,8 +203,8 @@ impl Endpoint {
     pub fn url_of(&self, path: &RemotePath) -> String {
         let encoded = percent_encode(path.as_bytes(), PATH).to_string();
         match self.scheme {
-            // RFC 1738: the path of an FTP URL starts in the login directory; %2F makes it absolute.
-            Scheme::Ftp | Scheme::Ftpes | Scheme::Ftps => format!("{}/%2F{}", self.origin(), &encoded[1..]),
+            // The path of an FTP URL starts in the login directory; a second slash (RFC 1738: %2F) makes it absolute.
+            Scheme::Ftp | Scheme::Ftpes | Scheme::Ftps => format!("{}/{encoded}", self.origin()),
             Scheme::Sftp if encoded == "/~" || encoded.starts_with("/~/") => {
                 format!("{}/%7E{}", self.origin(), &encoded[2..])
             }
@@ -221,7 +221,7 @@ impl fmt::Display for Endpoint {
             (Scheme::File, Base::Root) => write!(f, "/{}", escape(&self.path.bytes)),
             (Scheme::Sftp, Base::Home) => write!(f, "{}/~/{encoded}", self.origin()),
             (Scheme::Sftp, Base::Root) | (_, Base::Home) => write!(f, "{}/{encoded}", self.origin()),
-            (_, Base::Root) => write!(f, "{}/%2F{encoded}", self.origin()),
+            (_, Base::Root) => write!(f, "{}//{encoded}", self.origin()),
         }
     }
 }

@@ -113,17 +113,14 @@ impl Transport for Local {
     }
 
     async fn open_write(&self, path: &RemotePath, mode: WriteMode) -> Result<Box<dyn WriteStream>> {
-        let file = on_disk(path, "open for writing", move |file| {
-            let mut options = std::fs::OpenOptions::new();
-            options.write(true).custom_flags(OFlags::NOFOLLOW.bits() as i32);
-            if let WriteMode::Create = mode {
-                options.create(true).truncate(true).mode(0o600);
-            }
-            let mut file = options.open(file)?;
-            if let WriteMode::At(offset) = mode {
+        let file = on_disk(path, "open for writing", move |file| match mode {
+            WriteMode::Create { mode } => create_anew(file, mode.unwrap_or(0o666)),
+            WriteMode::At(offset) => {
+                let mut options = std::fs::OpenOptions::new();
+                let mut file = options.write(true).custom_flags(OFlags::NOFOLLOW.bits() as i32).open(file)?;
                 file.seek(SeekFrom::Start(offset))?;
+                Ok(file)
             }
-            Ok(file)
         })
         .await?;
         let (sender, receiver) = mpsc::channel(CHUNKS_IN_FLIGHT);
@@ -265,6 +262,24 @@ impl WriteStream for LocalWrite {
             Durability::Cached => Ok(()),
             Durability::Synced => on_disk(&self.path, "fsync", move |_| file.sync_all()).await,
         }
+    }
+}
+
+/// Makes a file that was certainly not there: one that somebody else prepared (with their owner, mode or links) is
+/// removed first, and what is not a regular file is refused.
+fn create_anew(file: &Path, mode: u32) -> io::Result<std::fs::File> {
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true).mode(mode & 0o777);
+    match options.open(file) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => match file.symlink_metadata()?.file_type() {
+            t if t.is_file() => {
+                std::fs::remove_file(file)?;
+                options.open(file)
+            }
+            t if t.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+            _ => Err(e),
+        },
+        other => other,
     }
 }
 

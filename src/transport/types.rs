@@ -146,6 +146,11 @@ pub struct ReadRange {
     pub end: Option<u64>,
 }
 
+impl WriteMode {
+    /// Make it with the endpoint's default permissions.
+    pub const CREATE: Self = Self::Create { mode: None };
+}
+
 impl ReadRange {
     /// The whole file.
     pub const ALL: Self = Self { start: 0, end: None };
@@ -164,9 +169,12 @@ impl ReadRange {
 /// How a file is opened for writing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WriteMode {
-    /// Make it, empty, readable by its owner only where the endpoint can tell; whatever regular file was there is
-    /// truncated. A symbolic link in its place is not followed where the endpoint can help it.
-    Create,
+    /// Make it, empty; a regular file that was there loses its contents. A symbolic link in its place is not followed
+    /// where the endpoint can help it.
+    Create {
+        /// Permission bits to make it with, less the endpoint's umask; `None`: the endpoint's default. FTP can't.
+        mode: Option<u32>,
+    },
     /// Open the existing file and write from this offset; bytes beyond what is written stay.
     At(u64),
 }
