@@ -53,7 +53,7 @@ impl Transport for Local {
             atomic_replace: true,
             fsync: true,
             digests: vec![],
-            concurrency: 8,
+            concurrency: 64,
         }
     }
 

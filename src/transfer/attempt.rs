@@ -1,0 +1,175 @@
+//! One try at moving one file: part opened, copied, finished, verified, renamed into place.
+
+use crate::error::{ErrorKind, Result};
+use crate::transport::{Durability, Entry, Follow, ReadRange, Replace, SetMetadata, WriteMode};
+
+use super::copy::{Copy, Progress};
+use super::journal::Journal;
+use super::run::Context;
+use super::types::{Event, Existing, Job, Location, Verified, Verify};
+use super::{proof, verify};
+
+/// One try and what it needs.
+pub(super) struct Attempt<'a> {
+    pub(super) ctx: &'a Context,
+    pub(super) id: u64,
+    pub(super) job: &'a Job,
+    /// The source as it is now.
+    pub(super) entry: &'a Entry,
+    /// What is at the final name now.
+    pub(super) existing: Option<&'a Entry>,
+    pub(super) part: &'a Location,
+    /// Whether an earlier attempt of this run failed.
+    pub(super) retried: bool,
+    pub(super) progress: &'a Progress,
+}
+
+/// What a try achieved.
+pub(super) struct Moved {
+    pub(super) bytes: u64,
+    pub(super) resumed_from: Option<u64>,
+    pub(super) verified: Verified,
+}
+
+impl Attempt<'_> {
+    pub(super) async fn run(&self, mut journal: Option<&mut Journal>) -> Result<Moved> {
+        let offset = self.offset(journal.as_deref_mut()).await?;
+        let bytes = self.copy(offset, journal).await?;
+        self.source_is_unchanged(bytes).await?;
+        verify::size_is(self.part, bytes).await?;
+        let verified = self.verify(offset).await?;
+        self.set_metadata().await;
+        self.commit().await?;
+        Ok(Moved { bytes, resumed_from: Some(offset).filter(|&offset| offset > 0), verified })
+    }
+
+    /// Returns where to go on; 0 when there is nothing proven to go on with.
+    async fn offset(&self, journal: Option<&mut Journal>) -> Result<u64> {
+        let Some(journal) = journal else { return Ok(0) };
+        if journal.contiguous() == 0 {
+            return Ok(0);
+        }
+        let offset = proof::kept_bytes(&self.job.source, self.part, journal).await?;
+        if offset == 0 {
+            self.note("what was there of an earlier transfer could not be proven: starting anew");
+            journal.restart(journal.head.clone())?;
+        } else {
+            journal.truncate(offset);
+            self.ctx.observer.event(Event::Resumed { id: self.id, offset });
+        }
+        Ok(offset)
+    }
+
+    async fn copy(&self, offset: u64, journal: Option<&mut Journal>) -> Result<u64> {
+        let (source, part) = (&self.job.source, self.part);
+        let mode = if offset > 0 { WriteMode::At(offset) } else { WriteMode::Create { mode: self.mode_to_create() } };
+        let range = ReadRange { start: offset, end: self.entry.size };
+        let (mut reader, mut writer) = tokio::try_join!(
+            source.transport.open_read(&source.path, range),
+            part.transport.open_write(&part.path, mode),
+        )?;
+        let copy = Copy {
+            offset,
+            size: self.entry.size,
+            limiter: &self.ctx.limiter,
+            cancel: &self.ctx.cancel,
+            progress: self.progress,
+        };
+        let bytes = copy.run(reader.as_mut(), writer.as_mut(), journal).await?;
+        // The source first: if it says that what it sent was not whole, nothing is claimed about the part.
+        reader.finish().await?;
+        writer.finish(self.ctx.options.durability).await?;
+        Ok(bytes)
+    }
+
+    /// A source that changes while it is read gives a file that never existed; worth a question where there was time.
+    async fn source_is_unchanged(&self, bytes: u64) -> Result<()> {
+        if bytes <= super::journal::SMALLEST_BLOCK {
+            return Ok(());
+        }
+        let now = self.job.source.transport.stat(&self.job.source.path, Follow::Links).await?;
+        let same_time = match (now.mtime, self.entry.mtime) {
+            (Some(now), Some(then)) => now.matches(then),
+            _ => true,
+        };
+        if now.size.is_none_or(|size| size == bytes) && same_time {
+            return Ok(());
+        }
+        Err(crate::error::Error::new(ErrorKind::SourceChanged, "the source changed while it was read")
+            .at(self.job.source.shown()))
+    }
+
+    async fn verify(&self, offset: u64) -> Result<Verified> {
+        let by_size = if offset > 0 { Verified::Overlap } else { Verified::Size };
+        let doubtful = offset > 0 || self.retried;
+        let wanted = self.ctx.options.verify;
+        if wanted == Verify::Size || (wanted == Verify::Auto && !doubtful) {
+            return Ok(by_size);
+        }
+        let (source, part) = (&self.job.source, self.part);
+        let algorithm = verify::common_algorithm(&source.transport.capabilities(), &part.transport.capabilities());
+        let result = match algorithm {
+            Some(algorithm) => verify::digests_match(source, part, algorithm).await,
+            None => Err(crate::error::Error::new(ErrorKind::Unsupported, "the server gives no digest")
+                .at(source.shown())
+                .with_hint("use --verify auto, which proves what it can")),
+        };
+        match result {
+            Ok(()) => Ok(Verified::Digest),
+            Err(e) if wanted == Verify::Digest || e.kind() == ErrorKind::VerifyFailed => Err(e),
+            Err(e) => {
+                if e.kind() != ErrorKind::Unsupported {
+                    self.note(&format!("no digest: {}", e.chain()));
+                }
+                Ok(by_size)
+            }
+        }
+    }
+
+    /// Sets time and mode on the part, so that the file has them from the instant it appears.
+    async fn set_metadata(&self) {
+        let capabilities = self.part.transport.capabilities();
+        let mtime = self.entry.mtime.filter(|_| capabilities.set_mtime.is_some()).map(|mtime| mtime.time);
+        let mode = self.final_mode().filter(|_| capabilities.set_mode);
+        if mtime.is_none() && mode.is_none() {
+            return;
+        }
+        if let Err(e) = self.part.transport.set_metadata(&self.part.path, SetMetadata { mtime, mode }).await {
+            self.note(&format!("time and mode are not kept: {}", e.chain()));
+        }
+    }
+
+    async fn commit(&self) -> Result<()> {
+        let destination = &self.job.destination;
+        let replace = if self.ctx.options.existing == Existing::Keep { Replace::No } else { Replace::Yes };
+        let durability = self.ctx.options.durability;
+        self.part.transport.rename(&self.part.path, &destination.path, replace, durability).await?;
+        if durability == Durability::Synced && !self.part.transport.capabilities().fsync {
+            self.note("the server has no fsync: whether the file survives a loss of power is up to it");
+        }
+        Ok(())
+    }
+
+    fn mode_to_create(&self) -> Option<u32> {
+        // Here the part is nobody else's to read until it is complete; there the server's umask has a say in the
+        // final mode, which only making the file with it brings out.
+        if self.part.transport.capabilities().local { Some(0o600) } else { self.entry.mode.map(|mode| mode & 0o777) }
+    }
+
+    /// The mode of the finished file, as `cp` chooses it; never setuid, setgid or sticky.
+    fn final_mode(&self) -> Option<u32> {
+        let source = self.entry.mode.map(|mode| mode & 0o777);
+        if self.ctx.options.preserve_mode {
+            return source;
+        }
+        if let Some(existing) = self.existing.filter(|e| e.kind == crate::transport::FileKind::File) {
+            return existing.mode.map(|mode| mode & 0o777);
+        }
+        let local = self.part.transport.capabilities().local;
+        local.then(|| source.unwrap_or(0o666) & !self.ctx.umask)
+    }
+
+    fn note(&self, text: &str) {
+        self.ctx.observer.event(Event::Note { id: self.id, text: text.to_owned() });
+    }
+}

@@ -1,0 +1,288 @@
+//! One file from decision to outcome: skip it, or try until it is there or trying is no use.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::transport::{Entry, FileKind, Follow, Precision};
+
+use super::attempt::{Attempt, Moved};
+use super::copy::Progress;
+use super::journal::{Head, Journal, SMALLEST_BLOCK};
+use super::part;
+use super::retry::{Budget, pause};
+use super::run::Context;
+use super::types::{Event, Existing, Job, Location, Outcome, Status, Verified};
+
+/// How long removing a useless part file may take.
+const CLEAN_UP: Duration = Duration::from_secs(5);
+
+/// Carries out one job.
+pub(super) async fn run(ctx: Arc<Context>, id: u64, job: Job) -> Outcome {
+    let started = Instant::now();
+    let mut moving = Moving {
+        ctx: &ctx,
+        id,
+        job: &job,
+        entry: job.entry.clone(),
+        announced: false,
+        retried: false,
+        progress: Progress::new(id, Arc::clone(&ctx.observer)),
+        resumed_from: None,
+        verified: None,
+        journal: None,
+    };
+    let status = moving.until_done().await.unwrap_or_else(Status::Failed);
+    Outcome {
+        id,
+        source: job.source.url.clone(),
+        destination: job.destination.url.clone(),
+        bytes: moving.entry.as_ref().and_then(|entry| entry.size),
+        transferred: moving.progress.transferred(),
+        resumed_from: moving.resumed_from,
+        elapsed: started.elapsed(),
+        verified: moving.verified,
+        status,
+    }
+}
+
+struct Moving<'a> {
+    ctx: &'a Context,
+    id: u64,
+    job: &'a Job,
+    entry: Option<Entry>,
+    announced: bool,
+    retried: bool,
+    progress: Progress,
+    resumed_from: Option<u64>,
+    verified: Option<Verified>,
+    journal: Option<Journal>,
+}
+
+impl Moving<'_> {
+    async fn until_done(&mut self) -> Result<Status> {
+        let options = &self.ctx.options;
+        let retries = if self.ctx.is_stopped() { 0 } else { options.retries };
+        let mut budget = Budget::new(retries, options.retry_wait);
+        let mut furthest = 0;
+        loop {
+            let error = match self.once().await {
+                Ok(status) => return Ok(status),
+                Err(error) => error,
+            };
+            let reached = self.journal.as_ref().map_or(0, Journal::contiguous);
+            let Some(wait) = budget.next(&error, reached > furthest) else { return Err(error) };
+            furthest = furthest.max(reached);
+            self.retried = true;
+            if error.kind() == ErrorKind::SourceChanged {
+                self.entry = None;
+            }
+            let attempt = budget.made();
+            self.ctx.observer.event(Event::Retrying { id: self.id, attempt, wait, error });
+            if !pause(wait, &self.ctx.cancel).await {
+                return Err(cancelled());
+            }
+        }
+    }
+
+    async fn once(&mut self) -> Result<Status> {
+        if self.ctx.cancel.is_cancelled() {
+            return Err(cancelled());
+        }
+        let entry = self.source_entry().await?;
+        let existing = self.existing().await?;
+        if let Some(reason) = reason_to_skip(&entry, existing.as_ref(), self.ctx.options.existing)? {
+            return Ok(Status::Skipped(reason));
+        }
+        if self.ctx.options.dry_run {
+            return Ok(Status::Planned);
+        }
+        self.announce(&entry);
+        let _held = self.ctx.locks.take(&self.job.destination.url)?;
+        let part = self.part()?;
+        self.open_journal(&entry)?;
+        let mut journal = self.journal.take();
+        let result = self.attempt(&entry, existing.as_ref(), &part, journal.as_mut()).await;
+        self.journal = journal;
+        match result {
+            Ok(moved) => {
+                self.succeeded(moved);
+                Ok(Status::Done)
+            }
+            Err(e) if e.kind() == ErrorKind::AlreadyExists && self.ctx.options.existing == Existing::Keep => {
+                self.discard(&part).await;
+                Ok(Status::Skipped("it appeared meanwhile"))
+            }
+            Err(e) => Err(self.failed(e, &part).await),
+        }
+    }
+
+    async fn attempt(
+        &self,
+        entry: &Entry,
+        existing: Option<&Entry>,
+        part: &Location,
+        journal: Option<&mut Journal>,
+    ) -> Result<Moved> {
+        let attempt = Attempt {
+            ctx: self.ctx,
+            id: self.id,
+            job: self.job,
+            entry,
+            existing,
+            part,
+            retried: self.retried,
+            progress: &self.progress,
+        };
+        attempt.run(journal).await
+    }
+
+    async fn source_entry(&mut self) -> Result<Entry> {
+        // A listing by LIST knows times to the minute at best, in an unknown zone: such a time is not to be kept.
+        let exact = |entry: &Entry| {
+            entry.kind == FileKind::File
+                && entry.size.is_some()
+                && entry.mtime.is_none_or(|mtime| mtime.precision <= Precision::Second)
+        };
+        if let Some(entry) = self.entry.as_ref().filter(|entry| exact(entry)) {
+            return Ok(entry.clone());
+        }
+        let source = &self.job.source;
+        let mut entry = source.transport.stat(&source.path, Follow::Links).await?;
+        if entry.kind == FileKind::Directory {
+            return Err(Error::new(ErrorKind::IsADirectory, "is a directory").at(source.shown()));
+        }
+        if entry.mtime.is_some_and(|mtime| mtime.precision > Precision::Second) {
+            entry.mtime = None;
+        }
+        self.entry = Some(entry.clone());
+        Ok(entry)
+    }
+
+    async fn existing(&self) -> Result<Option<Entry>> {
+        let destination = &self.job.destination;
+        match destination.transport.stat(&destination.path, Follow::Nothing).await {
+            Ok(entry) if entry.kind == FileKind::Directory => {
+                Err(Error::new(ErrorKind::IsADirectory, "a directory is in the way").at(destination.shown()))
+            }
+            Ok(entry) => Ok(Some(entry)),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn announce(&mut self, entry: &Entry) {
+        if std::mem::replace(&mut self.announced, true) {
+            return;
+        }
+        self.ctx.observer.event(Event::Started {
+            id: self.id,
+            source: self.job.source.shown(),
+            destination: self.job.destination.shown(),
+            size: entry.size,
+        });
+    }
+
+    fn part(&self) -> Result<Location> {
+        let id = self.ctx.transfer_id(&self.job.source.url, &self.job.destination.url);
+        Ok(self.job.destination.sibling(part::path_of(&self.job.destination.path, &id)?))
+    }
+
+    /// Opens the journal for files that are worth one, or starts it anew when the source is another now.
+    fn open_journal(&mut self, entry: &Entry) -> Result<()> {
+        let Some(size) = entry.size.filter(|&size| size > SMALLEST_BLOCK && self.ctx.options.resume) else {
+            return Ok(());
+        };
+        let (source, destination) = (&self.job.source.url, &self.job.destination.url);
+        let head = Head::new(source, destination, entry, size);
+        self.journal = match self.journal.take() {
+            Some(journal) if journal.head == head => Some(journal),
+            _ => Some(Journal::open(&self.ctx.journals, &self.ctx.transfer_id(source, destination), head)?),
+        };
+        Ok(())
+    }
+
+    fn succeeded(&mut self, moved: Moved) {
+        if let Some(journal) = self.journal.take() {
+            journal.remove();
+        }
+        if let Some(entry) = &mut self.entry {
+            entry.size = Some(moved.bytes);
+        }
+        self.resumed_from = self.resumed_from.or(moved.resumed_from);
+        self.verified = Some(moved.verified);
+    }
+
+    async fn failed(&mut self, error: Error, part: &Location) -> Error {
+        if error.kind() == ErrorKind::VerifyFailed {
+            if let Some(journal) = self.journal.take() {
+                journal.remove();
+            }
+            return error
+                .with_hint(format!("what arrived is kept as {} for a look; the next run starts anew", part.shown()));
+        }
+        // Nothing that a later attempt could use: leave no trace. A lost connection has no way to do that.
+        let reached = self.journal.as_ref().map_or(0, Journal::contiguous);
+        if reached == 0 && !error.kind().is_retryable() {
+            self.discard(part).await;
+        }
+        error
+    }
+
+    async fn discard(&mut self, part: &Location) {
+        if let Some(journal) = self.journal.take() {
+            journal.remove();
+        }
+        let _ = tokio::time::timeout(CLEAN_UP, part.transport.remove_file(&part.path)).await;
+    }
+}
+
+/// Returns why a file need not be moved.
+fn reason_to_skip(source: &Entry, existing: Option<&Entry>, policy: Existing) -> Result<Option<&'static str>> {
+    let Some(existing) = existing else { return Ok(None) };
+    let same_size = source.size.is_some() && source.size == existing.size;
+    let times = source.mtime.zip(existing.mtime);
+    Ok(match policy {
+        Existing::Replace => None,
+        Existing::Keep => Some("it is there already"),
+        Existing::ReplaceOlder => match times {
+            Some((source, existing)) if source.matches(existing) || source.time <= existing.time => {
+                Some("it is not older")
+            }
+            Some(_) => None,
+            None => return Err(Error::new(ErrorKind::Unsupported, "the server tells no time to compare")),
+        },
+        Existing::ReplaceDifferent => {
+            let same = existing.kind == FileKind::File && same_size && times.is_some_and(|(a, b)| a.matches(b));
+            same.then_some("same size and time")
+        }
+    })
+}
+
+fn cancelled() -> Error {
+    Error::new(ErrorKind::Cancelled, "interrupted")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::transport::Mtime;
+
+    fn entry(size: u64, seconds: i64) -> Entry {
+        Entry { size: Some(size), mtime: Some(Mtime::from_unix(seconds)), ..Entry::new("x", FileKind::File) }
+    }
+
+    #[test]
+    fn what_is_skipped() {
+        let skip = |existing: &Entry, policy| reason_to_skip(&entry(5, 100), Some(existing), policy).unwrap().is_some();
+        assert!(skip(&entry(5, 100), Existing::ReplaceDifferent));
+        assert!(!skip(&entry(5, 101), Existing::ReplaceDifferent));
+        assert!(!skip(&entry(6, 100), Existing::ReplaceDifferent));
+        assert!(!skip(&Entry { mtime: None, ..entry(5, 100) }, Existing::ReplaceDifferent));
+        assert!(!skip(&entry(5, 100), Existing::Replace));
+        assert!(skip(&entry(6, 100), Existing::ReplaceOlder));
+        assert!(!skip(&entry(6, 99), Existing::ReplaceOlder));
+        assert!(skip(&entry(6, 99), Existing::Keep));
+        assert!(reason_to_skip(&entry(5, 100), None, Existing::Keep).unwrap().is_none());
+    }
+}

@@ -1,0 +1,277 @@
+//! The words of transfers: tasks, options, events, outcomes.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::Error;
+use crate::transport::{Durability, Entry, RemotePath, Transport};
+
+/// A path at a connected endpoint.
+#[derive(Debug, Clone)]
+pub struct Location {
+    /// The endpoint.
+    pub transport: Arc<dyn Transport>,
+    /// The path there.
+    pub path: RemotePath,
+    /// Its URL, percent-encoded and without a password: what journals and JSON know it by.
+    pub url: String,
+}
+
+impl Location {
+    /// Returns it for people: the plain path of a local file, the URL of any other.
+    pub fn shown(&self) -> String {
+        if self.transport.capabilities().local { self.path.to_string() } else { self.url.clone() }
+    }
+
+    /// Returns the same endpoint with another path beside this one.
+    pub(crate) fn sibling(&self, path: RemotePath) -> Self {
+        Self { path, ..self.clone() }
+    }
+}
+
+/// One file to move.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// From where.
+    pub source: Location,
+    /// To where: the final name.
+    pub destination: Location,
+    /// The source's entry if a listing or `stat` has told it already.
+    pub entry: Option<Entry>,
+}
+
+/// One thing to do, in an order in which a directory comes before what is in it.
+#[derive(Debug)]
+pub enum Task {
+    /// Make this directory unless it is there; with the mode if it is to be kept.
+    Directory {
+        /// Which directory.
+        at: Location,
+        /// Permission bits to set on it.
+        mode: Option<u32>,
+    },
+    /// Make this symbolic link.
+    Symlink {
+        /// The link that was found.
+        source: Location,
+        /// The link to make.
+        at: Location,
+        /// Where it points.
+        target: Vec<u8>,
+    },
+    /// Move this file.
+    File(Job),
+    /// Nothing can be done: planning failed for this source.
+    Failed {
+        /// The URL or path that it is about.
+        source: String,
+        /// Why.
+        error: Error,
+    },
+}
+
+/// What to do with a file whose final name exists already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Existing {
+    /// Skip it if size and mtime are the same, replace it otherwise.
+    #[default]
+    ReplaceDifferent,
+    /// Replace it in any case.
+    Replace,
+    /// Replace it only if the source is newer.
+    ReplaceOlder,
+    /// Leave it.
+    Keep,
+}
+
+/// How a moved file is proven.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Verify {
+    /// Sizes always; after a resume or retry also a digest where the server gives one, else an overlap.
+    #[default]
+    Auto,
+    /// Sizes only.
+    Size,
+    /// A digest of the whole file at both ends, or failure.
+    Digest,
+}
+
+/// How a file was proven.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verified {
+    /// Its size is right.
+    Size,
+    /// Its size is right and bytes before the resumed offset were compared with what was moved earlier.
+    Overlap,
+    /// Its digest is the same at both ends.
+    Digest,
+}
+
+/// How [`crate::transfer::run`] moves files.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Files in flight; `None`: what the endpoints' capabilities suggest.
+    pub jobs: Option<usize>,
+    /// Go on with an interrupted transfer's part file.
+    pub resume: bool,
+    /// How to prove what arrived.
+    pub verify: Verify,
+    /// Whether finished files must survive a loss of power.
+    pub durability: Durability,
+    /// Bytes a second over all transfers together.
+    pub limit_rate: Option<u64>,
+    /// How often one job may be tried again without having come further in between.
+    pub retries: u32,
+    /// The longest wait before a retry; waits start at half a second and double.
+    pub retry_wait: Duration,
+    /// Keep the permission bits (without setuid, setgid and sticky).
+    pub preserve_mode: bool,
+    /// What to do with files that are there already.
+    pub existing: Existing,
+    /// Decide and tell, but change nothing.
+    pub dry_run: bool,
+    /// Where journals are kept.
+    pub state_dir: PathBuf,
+}
+
+impl Options {
+    /// Returns the options that the command line uses when nothing is said.
+    pub fn new(state_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            jobs: None,
+            resume: true,
+            verify: Verify::Auto,
+            durability: Durability::Cached,
+            limit_rate: None,
+            retries: 5,
+            retry_wait: Duration::from_secs(30),
+            preserve_mode: false,
+            existing: Existing::ReplaceDifferent,
+            dry_run: false,
+            state_dir: state_dir.into(),
+        }
+    }
+}
+
+/// What happened to one task.
+#[derive(Debug)]
+pub enum Status {
+    /// It is there now.
+    Done,
+    /// It was not needed; why.
+    Skipped(&'static str),
+    /// A dry run would have moved it.
+    Planned,
+    /// It failed.
+    Failed(Error),
+}
+
+/// The end of one file, link or directory.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The number that its events carry.
+    pub id: u64,
+    /// URL or path of the source.
+    pub source: String,
+    /// URL or path of the destination.
+    pub destination: String,
+    /// What happened.
+    pub status: Status,
+    /// Size of the file in bytes, if known.
+    pub bytes: Option<u64>,
+    /// Bytes that crossed the network in this run for it.
+    pub transferred: u64,
+    /// Where a resumed transfer went on.
+    pub resumed_from: Option<u64>,
+    /// Time from start to end.
+    pub elapsed: Duration,
+    /// How it was proven.
+    pub verified: Option<Verified>,
+}
+
+/// What an [`Observer`] is told, in order for each `id`.
+#[derive(Debug)]
+pub enum Event {
+    /// Planning found one more file of this size.
+    Found {
+        /// Size in bytes, if known.
+        bytes: Option<u64>,
+    },
+    /// Planning is complete: the totals are final.
+    AllFound,
+    /// A file is in flight.
+    Started {
+        /// Number of the file in this run.
+        id: u64,
+        /// URL or path of the source.
+        source: String,
+        /// URL or path of the destination.
+        destination: String,
+        /// Size in bytes, if known.
+        size: Option<u64>,
+    },
+    /// A file goes on from an offset that an earlier run or attempt reached.
+    Resumed {
+        /// Number of the file.
+        id: u64,
+        /// Bytes that are kept.
+        offset: u64,
+    },
+    /// So much of the file is at the destination.
+    Progress {
+        /// Number of the file.
+        id: u64,
+        /// Bytes from the start of the file; may go back after a broken attempt.
+        position: u64,
+    },
+    /// An attempt failed and will be repeated.
+    Retrying {
+        /// Number of the file.
+        id: u64,
+        /// Attempts made so far.
+        attempt: u32,
+        /// How long until the next.
+        wait: Duration,
+        /// Why the attempt failed.
+        error: Error,
+    },
+    /// Something that the user should know and that changes no outcome.
+    Note {
+        /// Number of the file.
+        id: u64,
+        /// The sentence.
+        text: String,
+    },
+    /// A file, link or failed task is through. Directories that were made are not reported.
+    Finished(Outcome),
+}
+
+/// Is told what happens. Called from many tasks; must not block.
+pub trait Observer: Send + Sync {
+    /// Takes one event.
+    fn event(&self, event: Event);
+}
+
+/// The totals of a run.
+#[derive(Debug, Default, Clone)]
+pub struct Summary {
+    /// Files and links looked at.
+    pub files: u64,
+    /// Made at the destination.
+    pub done: u64,
+    /// Not needed.
+    pub skipped: u64,
+    /// Failed.
+    pub failed: u64,
+    /// Bytes of the files done.
+    pub bytes: u64,
+    /// Bytes that crossed the network.
+    pub transferred: u64,
+    /// Time from start to end.
+    pub elapsed: Duration,
+    /// Failures by verification: they have an exit status of their own.
+    pub verify_failed: u64,
+    /// Whether the run was cancelled before its end.
+    pub cancelled: bool,
+}
