@@ -79,11 +79,15 @@ impl EndpointPath {
     /// # Errors
     /// `InvalidPath` when it holds a NUL.
     pub fn resolve(&self, home: &RemotePath) -> Result<RemotePath> {
+        self.base_at(home).resolve(&self.bytes)
+    }
+
+    /// Returns where the path starts, given the directory that the login starts in.
+    pub fn base_at(&self, home: &RemotePath) -> RemotePath {
         match self.base {
             Base::Root => RemotePath::root(),
             Base::Home => home.clone(),
         }
-        .resolve(with_dot(&self.bytes))
     }
 
     /// Returns whether the user wrote a slash at the end, or nothing but the base: a directory is meant.
@@ -152,7 +156,8 @@ impl Endpoint {
         }
         let base = if raw[0] == b'/' { Base::Root } else { Base::Home };
         let bytes = raw.strip_prefix(b"/").unwrap_or(raw).to_vec();
-        let path = EndpointPath { base, pattern: bytes.clone(), bytes };
+        // The shell has expanded its wildcards already: what is left of them is part of a name.
+        let path = EndpointPath { base, pattern: escape_wildcards(&bytes), bytes };
         Ok(Self { scheme: Scheme::File, user: None, password: None, host: String::new(), port: None, path })
     }
 
@@ -189,19 +194,19 @@ impl Endpoint {
             url.push('@');
         }
         if self.host.contains(':') {
-            url.push_str(&format!("[{}]", self.host));
+            url.extend(["[", &self.host, "]"]);
         } else {
             url.push_str(&self.host);
         }
         if let Some(port) = self.port.filter(|&port| port != self.scheme.default_port()) {
-            url.push_str(&format!(":{port}"));
+            url.extend([":", &port.to_string()]);
         }
         url
     }
 
     /// Returns the URL of an absolute path at this endpoint, percent-encoded, that reads back as the same bytes.
     pub fn url_of(&self, path: &RemotePath) -> String {
-        let encoded = percent_encode(path.as_bytes(), PATH).to_string();
+        let encoded = encode_path(path.as_bytes());
         match self.scheme {
             // The path of an FTP URL starts in the login directory; a second slash (RFC 1738: %2F) makes it absolute.
             Scheme::Ftp | Scheme::Ftpes | Scheme::Ftps => format!("{}/{encoded}", self.origin()),
@@ -215,7 +220,7 @@ impl Endpoint {
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let encoded = percent_encode(&self.path.bytes, PATH);
+        let encoded = encode_path(&self.path.bytes);
         match (self.scheme, self.path.base) {
             (Scheme::File, Base::Home) => f.write_str(&escape(&self.path.bytes)),
             (Scheme::File, Base::Root) => write!(f, "/{}", escape(&self.path.bytes)),
@@ -226,13 +231,18 @@ impl fmt::Display for Endpoint {
     }
 }
 
+/// Percent-encodes bytes for the path of a URL; slashes stay.
+pub fn encode_path(bytes: &[u8]) -> String {
+    percent_encode(bytes, PATH).to_string()
+}
+
 /// Turns a local path as the program was given it into an absolute [`RemotePath`], from the current directory.
 ///
 /// # Errors
 /// `InvalidPath` for a NUL; the I/O error when the current directory is gone.
 pub fn local_path(path: &Path) -> Result<RemotePath> {
     let here = std::env::current_dir().map_err(|e| Error::io("find the current directory", e))?;
-    RemotePath::new(here.as_os_str().as_bytes())?.resolve(with_dot(path.as_os_str().as_bytes()))
+    RemotePath::new(here.as_os_str().as_bytes())?.resolve(path.as_os_str().as_bytes())
 }
 
 /// Everything but unreserved characters and those that are plain in a path.
@@ -259,11 +269,6 @@ fn usage(message: &str) -> Error {
     Error::new(ErrorKind::Usage, message)
 }
 
-/// Keeps `resolve` from taking an empty relative path for anything but "here".
-fn with_dot(bytes: &[u8]) -> &[u8] {
-    if bytes.is_empty() { b"." } else { bytes }
-}
-
 fn split_scheme(raw: &[u8]) -> Option<(&str, &[u8])> {
     let colon = raw.windows(3).position(|w| w == b"://")?;
     let name = std::str::from_utf8(&raw[..colon]).ok()?;
@@ -286,10 +291,10 @@ fn parse_login(login: &str) -> Result<(Option<String>, Option<Secret>)> {
     };
     let decode = |part: &str, what: &str| {
         let text = percent_decode_str(part).decode_utf8().map_err(|_| usage(&format!("the {what} is not UTF-8")))?;
-        match text.contains(['\r', '\n', '\0']) {
-            true => Err(usage(&format!("the {what} holds a line break or NUL"))),
-            false => Ok(text.into_owned()),
+        if text.contains(['\r', '\n', '\0']) {
+            return Err(usage(&format!("the {what} holds a line break or NUL")));
         }
+        Ok(text.into_owned())
     };
     let user = Some(decode(user, "user name")?).filter(|user| !user.is_empty());
     Ok((user, password.map(|p| decode(p, "password")).transpose()?.map(Secret::new)))
@@ -364,16 +369,17 @@ fn decode_pattern(encoded: &str) -> Vec<u8> {
                 let decoded =
                     percent_encoding::percent_decode(&encoded.as_bytes()[encoded.len() - rest.len() - 1..][..3]).next();
                 rest = &tail[2..];
-                let decoded = decoded.unwrap_or(byte);
-                if b"*?[]{}\\,!".contains(&decoded) {
-                    pattern.push(b'\\');
-                }
-                pattern.push(decoded);
+                pattern.extend_from_slice(&escape_wildcards(&[decoded.unwrap_or(byte)]));
             }
             _ => pattern.push(byte),
         }
     }
     pattern
+}
+
+fn escape_wildcards(bytes: &[u8]) -> Vec<u8> {
+    let escaped = |&byte: &u8| if b"*?[]{}\\,!".contains(&byte) { vec![b'\\', byte] } else { vec![byte] };
+    bytes.iter().flat_map(escaped).collect()
 }
 
 #[cfg(test)]

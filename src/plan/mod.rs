@@ -1,9 +1,18 @@
 //! Deciding what to move: globs, walks, and where things land.
 
+mod copy;
+mod glob;
+mod walk;
+
 use std::sync::Arc;
 
 use crate::endpoint::Endpoint;
-use crate::transport::Transport;
+use crate::error::Result;
+use crate::transfer::Location;
+use crate::transport::{RemotePath, Transport};
+
+pub use copy::{Options, copy};
+pub use glob::expand;
 
 /// What the user named, connected.
 #[derive(Debug, Clone)]
@@ -12,4 +21,17 @@ pub struct Place {
     pub transport: Arc<dyn Transport>,
     /// What the user typed.
     pub endpoint: Endpoint,
+}
+
+impl Place {
+    /// Returns the absolute path that the user named, wildcards taken literally.
+    pub async fn path(&self) -> Result<RemotePath> {
+        self.endpoint.path.resolve(&self.transport.home().await?)
+    }
+
+    /// Returns a path at this endpoint as a location.
+    pub fn location(&self, path: RemotePath) -> Location {
+        let url = self.endpoint.url_of(&path);
+        Location { transport: Arc::clone(&self.transport), path, url }
+    }
 }

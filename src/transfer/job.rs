@@ -106,7 +106,7 @@ impl Moving<'_> {
         self.journal = journal;
         match result {
             Ok(moved) => {
-                self.succeeded(moved);
+                self.succeeded(&moved);
                 Ok(Status::Done)
             }
             Err(e) if e.kind() == ErrorKind::AlreadyExists && self.ctx.options.existing == Existing::Keep => {
@@ -202,7 +202,7 @@ impl Moving<'_> {
         Ok(())
     }
 
-    fn succeeded(&mut self, moved: Moved) {
+    fn succeeded(&mut self, moved: &Moved) {
         if let Some(journal) = self.journal.take() {
             journal.remove();
         }

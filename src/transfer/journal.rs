@@ -122,7 +122,9 @@ impl Journal {
 
     /// Returns how many bytes from the start of the file are written down without a gap.
     pub(super) fn contiguous(&self) -> u64 {
-        let blocks = (0..).take_while(|block| self.blocks.contains_key(block)).count() as u64;
+        // The keys are sorted: the first that isn't its own number comes after a gap.
+        let gap = self.blocks.keys().zip(0u64..).find(|(block, number)| **block != *number);
+        let blocks = gap.map_or(self.blocks.len() as u64, |(_, number)| number);
         (blocks * self.head.block).min(self.head.size)
     }
 

@@ -49,10 +49,9 @@ impl Locks {
         }
         let held = Held { locks: Arc::clone(self), byte };
         match self.set(byte, libc::F_WRLCK) {
-            Ok(()) => Ok(held),
             Err(nix::Error::EAGAIN | nix::Error::EACCES) => Err(busy()),
-            // A file system without locks: nothing can be promised between processes, within this one it still holds.
-            Err(_) => Ok(held),
+            // On a file system without locks nothing can be promised between processes; within this one it still holds.
+            Ok(()) | Err(_) => Ok(held),
         }
     }
 

@@ -20,6 +20,8 @@ mod single;
 mod types;
 mod verify;
 
+pub(crate) use part::is_part_name;
+pub(crate) use retry::Budget;
 pub use run::run;
 pub use single::{read_out, write_in};
 pub use types::{Event, Existing, Job, Location, Observer, Options, Outcome, Status, Summary, Task, Verified, Verify};

@@ -7,8 +7,8 @@ use tokio::time::{Instant, sleep_until};
 
 /// How far behind its schedule a transfer may catch up at once: hides the scheduler's jitter, not a burst.
 const SLACK: Duration = Duration::from_millis(50);
-/// The largest piece that passes at once under a limit is what the limit allows in this time.
-const PIECE: f64 = 0.05;
+/// A limited transfer is cut into so many pieces a second.
+const PIECES_PER_SECOND: u64 = 20;
 
 /// Lets bytes through at a given rate, over everybody who holds it.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ impl Limiter {
 
     /// Returns how many bytes to ask for at once, so that a limited transfer flows instead of jumping.
     pub(super) fn piece(&self) -> usize {
-        self.bytes_per_second.map_or(usize::MAX, |rate| ((rate as f64 * PIECE) as usize).clamp(1024, 256 * 1024))
+        self.bytes_per_second.map_or(usize::MAX, |rate| (rate / PIECES_PER_SECOND).clamp(1024, 256 * 1024) as usize)
     }
 
     /// Waits until `bytes` may pass.

@@ -11,7 +11,7 @@ const FIRST: Duration = Duration::from_millis(500);
 
 /// Counts the attempts of one job and decides about the next.
 #[derive(Debug)]
-pub(super) struct Budget {
+pub(crate) struct Budget {
     left: u32,
     retries: u32,
     longest: Duration,
@@ -19,7 +19,7 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    pub(super) fn new(retries: u32, longest: Duration) -> Self {
+    pub(crate) fn new(retries: u32, longest: Duration) -> Self {
         Self { left: retries, retries, longest, made: 0 }
     }
 
@@ -27,7 +27,7 @@ impl Budget {
     ///
     /// An attempt that came further refills the budget: a long transfer over a bad link may break any number of times.
     /// A source that keeps changing doesn't count as progress.
-    pub(super) fn next(&mut self, error: &Error, progressed: bool) -> Option<Duration> {
+    pub(crate) fn next(&mut self, error: &Error, progressed: bool) -> Option<Duration> {
         if !error.kind().is_retryable() {
             return None;
         }

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::error::Error;
+use crate::endpoint::encode_path;
+use crate::error::{Error, Result};
 use crate::transport::{Durability, Entry, RemotePath, Transport};
 
 /// A path at a connected endpoint.
@@ -24,7 +25,18 @@ impl Location {
         if self.transport.capabilities().local { self.path.to_string() } else { self.url.clone() }
     }
 
-    /// Returns the same endpoint with another path beside this one.
+    /// Returns what a directory holds under a name that a listing gave.
+    ///
+    /// # Errors
+    /// `InvalidPath` for a name that would lead elsewhere.
+    pub fn child(&self, name: &[u8]) -> Result<Self> {
+        let path = self.path.join(name)?;
+        let slash = if self.url.ends_with('/') { "" } else { "/" };
+        let url = format!("{}{slash}{}", self.url, encode_path(name));
+        Ok(Self { transport: Arc::clone(&self.transport), path, url })
+    }
+
+    /// Returns another path at the same endpoint; the URL stays, for paths that only haul knows of.
     pub(crate) fn sibling(&self, path: RemotePath) -> Self {
         Self { path, ..self.clone() }
     }

@@ -74,7 +74,7 @@ impl Transport for Local {
 
     async fn list(&self, path: &RemotePath) -> Result<EntryStream> {
         let shown = path.clone();
-        let names = on_disk(path, "list", |dir| dir.read_dir()).await?;
+        let names = on_disk(path, "list", Path::read_dir).await?;
         let (sender, receiver) = mpsc::channel(ENTRIES_IN_FLIGHT);
         spawn_blocking(move || {
             for name in names {
@@ -117,7 +117,7 @@ impl Transport for Local {
             WriteMode::Create { mode } => create_anew(file, mode.unwrap_or(0o666)),
             WriteMode::At(offset) => {
                 let mut options = std::fs::OpenOptions::new();
-                let mut file = options.write(true).custom_flags(OFlags::NOFOLLOW.bits() as i32).open(file)?;
+                let mut file = options.write(true).custom_flags(OFlags::NOFOLLOW.bits().cast_signed()).open(file)?;
                 file.seek(SeekFrom::Start(offset))?;
                 Ok(file)
             }
@@ -166,7 +166,7 @@ impl Transport for Local {
             }
             // Through one handle: both go to the same file, and never to what a link points to.
             let mut options = std::fs::OpenOptions::new();
-            options.read(true).custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32);
+            options.read(true).custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed());
             let file = options.open(file)?;
             if let Some(mode) = metadata.mode {
                 file.set_permissions(std::fs::Permissions::from_mode(mode & 0o7777))?;

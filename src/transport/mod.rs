@@ -50,7 +50,7 @@ pub trait Transport: Send + Sync + Debug {
     /// Returns what this endpoint can do. Settled by login; never blocks.
     fn capabilities(&self) -> Capabilities;
 
-    /// Returns the directory that the login starts in.
+    /// Returns the directory that the login starts in; for local files, the current directory.
     async fn home(&self) -> Result<RemotePath>;
 
     /// Returns the entry of one path; its `name` is the path's last component, empty for the root.

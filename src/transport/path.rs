@@ -1,6 +1,6 @@
 //! Paths at an endpoint: bytes, absolute, normalised, never lossy.
 
-use std::fmt;
+use std::fmt::{self, Write};
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -132,7 +132,8 @@ pub fn escape(bytes: &[u8]) -> String {
             if is_harmless(c) { text.push(c) } else { text.extend(c.escape_default()) }
         }
         for byte in chunk.invalid() {
-            text.push_str(&format!("\\x{byte:02x}"));
+            // Writing to a string can't fail.
+            let _ = write!(text, "\\x{byte:02x}");
         }
     }
     text

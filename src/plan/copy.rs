@@ -1,0 +1,272 @@
+//! From sources and a destination to tasks, by `cp`'s rules.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::Stream;
+use tokio::sync::mpsc;
+
+use super::walk::Listing;
+use super::{Place, expand};
+use crate::error::{Error, ErrorKind, Result};
+use crate::transfer::{Budget, Event, Job, Location, Observer, Task};
+use crate::transport::{Entry, FileKind, Follow, RemotePath};
+
+/// Tasks that are planned ahead of their turn.
+const TASKS_AHEAD: usize = 1024;
+/// The number in notes that belong to no file of the run.
+const NO_FILE: u64 = u64::MAX;
+
+/// How a copy is planned.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Take whole trees; without it a directory is an error.
+    pub recursive: bool,
+    /// Keep the modes of directories, and symbolic links as links. Otherwise links to files are followed, and links to
+    /// directories are left out with a note.
+    pub preserve: bool,
+    /// How often a broken listing is tried again.
+    pub retries: u32,
+    /// The longest wait before that.
+    pub retry_wait: Duration,
+}
+
+/// Plans to copy each source to the destination, as `cp` would place it; tasks come while the walk goes on.
+///
+/// A destination that is a directory takes each source under its own name; otherwise a single source gets the
+/// destination's name. The contents of a source that ends in `/.` go right into the destination. A source that can't
+/// be read becomes a [`Task::Failed`].
+///
+/// # Errors
+/// `Usage` or `NotFound` when the sources can't land at the destination at all; nothing is planned then.
+pub async fn copy(
+    sources: Vec<Place>,
+    destination: Place,
+    options: Options,
+    observer: Arc<dyn Observer>,
+) -> Result<impl Stream<Item = Task> + Send + Unpin> {
+    let target = Target::find(destination).await?;
+    let mut expanded = Vec::new();
+    for source in sources {
+        let found = expand(&source).await;
+        expanded.push((source, found));
+    }
+    let several = expanded.iter().map(|(_, found)| found.as_ref().map_or(1, Vec::len)).sum::<usize>() > 1;
+    if several && !target.is_directory {
+        return Err(target.no_directory("several sources need a directory as destination"));
+    }
+    let (tasks, mut receiver) = mpsc::channel(TASKS_AHEAD);
+    let planner = Planner { target, options, observer, tasks };
+    tokio::spawn(async move {
+        // It fails only when nobody takes the tasks any more.
+        let _ = planner.plan(expanded).await;
+    });
+    Ok(futures_util::stream::poll_fn(move |cx| receiver.poll_recv(cx)))
+}
+
+/// Where the sources go.
+struct Target {
+    place: Place,
+    path: RemotePath,
+    is_directory: bool,
+    exists: bool,
+}
+
+impl Target {
+    async fn find(place: Place) -> Result<Self> {
+        let path = place.path().await?;
+        let kind = match place.transport.stat(&path, Follow::Links).await {
+            Ok(entry) => Some(entry.kind),
+            Err(e) if e.kind() == ErrorKind::NotFound => None,
+            Err(e) => return Err(e),
+        };
+        let is_directory = kind == Some(FileKind::Directory);
+        if place.endpoint.path.names_directory() && kind.is_some() && !is_directory {
+            return Err(Error::new(ErrorKind::NotADirectory, "is not a directory").at(&place.endpoint));
+        }
+        Ok(Self { is_directory, exists: kind.is_some(), path, place })
+    }
+
+    /// Returns where a source of this name lands.
+    fn of(&self, name: Option<&[u8]>, kind: FileKind) -> Result<Location> {
+        let path = match name {
+            Some(name) if self.is_directory => self.path.join(name)?,
+            // `cp` makes "new/" for a tree, but not for a file.
+            _ if kind != FileKind::Directory && self.place.endpoint.path.names_directory() && !self.exists => {
+                return Err(self.no_directory("the destination directory doesn't exist"));
+            }
+            _ => self.path.clone(),
+        };
+        Ok(self.place.location(path))
+    }
+
+    fn no_directory(&self, message: &str) -> Error {
+        let kind = if self.exists { ErrorKind::NotADirectory } else { ErrorKind::NotFound };
+        let error = Error::new(kind, message).at(&self.place.endpoint);
+        if self.exists {
+            error
+        } else {
+            error.with_hint(format!("make it first: haul mkdir -p {}", self.place.endpoint))
+        }
+    }
+}
+
+struct Planner {
+    target: Target,
+    options: Options,
+    observer: Arc<dyn Observer>,
+    tasks: mpsc::Sender<Task>,
+}
+
+/// Nobody takes the tasks any more: the run was cancelled.
+struct Stopped;
+
+impl Planner {
+    async fn plan(&self, sources: Vec<(Place, Result<super::glob::Matches>)>) -> Result<(), Stopped> {
+        for (place, found) in sources {
+            match found {
+                Err(error) => self.fail(place.endpoint.to_string(), error).await?,
+                Ok(found) => {
+                    for (path, entry) in found {
+                        let source = place.location(path);
+                        let shown = source.url.clone();
+                        if let Err(error) = self.source(&place, source, entry).await? {
+                            self.fail(shown, error).await?;
+                        }
+                    }
+                }
+            }
+        }
+        self.observer.event(Event::AllFound);
+        Ok(())
+    }
+
+    /// Plans one source; the inner error is about this source only.
+    async fn source(&self, place: &Place, source: Location, entry: Option<Entry>) -> Result<Result<()>, Stopped> {
+        let entry = match entry.filter(|entry| entry.kind != FileKind::Symlink) {
+            Some(entry) => entry,
+            None => match source.transport.stat(&source.path, Follow::Links).await {
+                Ok(entry) => entry,
+                Err(error) => return Ok(Err(error)),
+            },
+        };
+        let contents = place.endpoint.path.bytes.ends_with(b"/.") || place.endpoint.path.bytes == b".";
+        let name = source.path.file_name().filter(|_| !contents);
+        let target = match self.target.of(name, entry.kind) {
+            Ok(target) => target,
+            Err(error) => return Ok(Err(error)),
+        };
+        match entry.kind {
+            FileKind::File => self.file(source, target, entry).await?,
+            FileKind::Directory if !self.options.recursive => {
+                return Ok(Err(Error::new(ErrorKind::IsADirectory, "is a directory")
+                    .at(source.shown())
+                    .with_hint("use -r to take whole directories")));
+            }
+            FileKind::Directory if is_inside(&target, &source) => {
+                return Ok(Err(Error::new(ErrorKind::Usage, "can't be copied into itself").at(source.shown())));
+            }
+            FileKind::Directory => self.tree(source, target, entry).await?,
+            FileKind::Symlink | FileKind::Other => {
+                return Ok(Err(Error::new(ErrorKind::Unsupported, "is not a regular file").at(source.shown())));
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    async fn tree(&self, source: Location, target: Location, entry: Entry) -> Result<(), Stopped> {
+        let mut pending = vec![(source, target, entry.mode)];
+        while let Some((source, target, mode)) = pending.pop() {
+            let mode = mode.filter(|_| self.options.preserve);
+            self.send(Task::Directory { at: target.clone(), mode }).await?;
+            let mut directories = Vec::new();
+            let mut listing = Listing::new(&source, Budget::new(self.options.retries, self.options.retry_wait));
+            loop {
+                match listing.next().await {
+                    Ok(Some(entry)) => directories.extend(self.entry(&source, &target, entry).await?),
+                    Ok(None) => break,
+                    Err(error) => {
+                        self.fail(source.url.clone(), error).await?;
+                        break;
+                    }
+                }
+            }
+            directories.reverse();
+            pending.append(&mut directories);
+        }
+        Ok(())
+    }
+
+    /// Plans one entry of a tree; returns it if it is a directory to walk.
+    async fn entry(
+        &self,
+        dir: &Location,
+        target: &Location,
+        entry: Entry,
+    ) -> Result<Option<(Location, Location, Option<u32>)>, Stopped> {
+        // The name comes from a server: it may not lead out of either tree.
+        let both = dir.child(&entry.name).and_then(|from| Ok((from, target.child(&entry.name)?)));
+        let (from, to) = match both {
+            Ok(both) => both,
+            Err(error) => return self.fail(dir.url.clone(), error).await.map(|()| None),
+        };
+        match entry.kind {
+            FileKind::Directory => return Ok(Some((from, to, entry.mode))),
+            FileKind::File => self.file(from, to, entry).await?,
+            FileKind::Symlink if self.options.preserve => self.link(from, to, entry).await?,
+            FileKind::Symlink => self.follow(from, to).await?,
+            FileKind::Other => self.note(format!("left out, not a regular file: {}", from.shown())),
+        }
+        Ok(None)
+    }
+
+    async fn follow(&self, from: Location, to: Location) -> Result<(), Stopped> {
+        match from.transport.stat(&from.path, Follow::Links).await {
+            Ok(entry) if entry.kind == FileKind::File => self.file(from, to, entry).await,
+            Ok(_) => {
+                self.note(format!("left out, a link to a directory (-p keeps links): {}", from.shown()));
+                Ok(())
+            }
+            Err(error) => self.fail(from.url, error.context("follow the link")).await,
+        }
+    }
+
+    async fn link(&self, from: Location, to: Location, entry: Entry) -> Result<(), Stopped> {
+        let target = match entry.target {
+            Some(target) => Ok(target),
+            None => from.transport.read_link(&from.path).await,
+        };
+        match target {
+            Ok(target) => {
+                self.observer.event(Event::Found { bytes: None });
+                self.send(Task::Symlink { source: from, at: to, target }).await
+            }
+            Err(error) => self.fail(from.url, error).await,
+        }
+    }
+
+    async fn file(&self, source: Location, destination: Location, entry: Entry) -> Result<(), Stopped> {
+        self.observer.event(Event::Found { bytes: entry.size });
+        self.send(Task::File(Job { source, destination, entry: Some(entry) })).await
+    }
+
+    async fn fail(&self, source: String, error: Error) -> Result<(), Stopped> {
+        self.observer.event(Event::Found { bytes: None });
+        self.send(Task::Failed { source, error }).await
+    }
+
+    async fn send(&self, task: Task) -> Result<(), Stopped> {
+        self.tasks.send(task).await.map_err(|_| Stopped)
+    }
+
+    fn note(&self, text: String) {
+        self.observer.event(Event::Note { id: NO_FILE, text });
+    }
+}
+
+/// Returns whether a local tree would be copied into itself, which would never end.
+fn is_inside(target: &Location, source: &Location) -> bool {
+    let both_local = target.transport.capabilities().local && source.transport.capabilities().local;
+    let mut outer = source.path.components();
+    both_local && target.path.components().zip(&mut outer).all(|(a, b)| a == b) && outer.next().is_none()
+}
