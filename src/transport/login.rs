@@ -113,6 +113,8 @@ pub struct ConnectOptions {
     pub prompt: Arc<dyn Prompt>,
     /// SSH private keys to try, in order; empty: the usual files of `~/.ssh`.
     pub identities: Vec<PathBuf>,
+    /// The socket of the ssh-agent whose keys to try as well; by default that of `SSH_AUTH_SOCK`.
+    pub agent: Option<PathBuf>,
     /// The known_hosts file to read and write instead of `~/.ssh/known_hosts` (and instead of the system's).
     pub known_hosts: Option<PathBuf>,
     /// What to do about unknown host keys.
@@ -134,6 +136,7 @@ impl Default for ConnectOptions {
             password: None,
             prompt: Arc::new(NoPrompt),
             identities: Vec::new(),
+            agent: std::env::var_os("SSH_AUTH_SOCK").map(PathBuf::from),
             known_hosts: None,
             host_key: HostKeyPolicy::default(),
             ssh_engine: SshEngine::default(),

@@ -1,16 +1,31 @@
 //! SSH engines: three ways to get a byte stream to a server's SFTP subsystem.
 //!
-//! An engine connects, checks the host key, logs in and opens channels; it knows nothing of SFTP.
+//! An engine connects, checks the host key, logs in and opens channels; it knows nothing of SFTP. The engines `russh`
+//! and `libssh2` share the files `known_hosts`, `auth`, `keys` and `tcp`; the system's `ssh` has its own of all these.
 
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{ConnectOptions, SshEngine};
+use super::{ConnectOptions, Prompt, SshEngine, escape};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind, Result};
+
+mod auth;
+mod keys;
+mod known_hosts;
+mod russh;
+mod tcp;
+
+pub use auth::LoginCache;
+
+/// The most standard output that [`Session::exec`] returns.
+const EXEC_OUTPUT: usize = 1 << 20;
+/// How much of a command's standard error is kept for the error message.
+const EXEC_STDERR: usize = 2048;
 
 /// Takes what arrives on a channel. Called from the engine's own task or thread, in order; must not block.
 pub trait Inbound: Send + Sync {
@@ -21,17 +36,23 @@ pub trait Inbound: Send + Sync {
     fn closed(&self, reason: Error);
 }
 
-/// Sends on a channel.
+/// Sends on a channel. Dropping it closes the channel.
 #[async_trait]
 pub trait Outbound: Send + Sync {
     /// Sends bytes in order; waits while the peer's window is full. Cancel-safe: all of them are sent or none.
+    ///
+    /// # Errors
+    /// `ConnectionLost` once the connection or channel is gone; [`Inbound::closed`] is told why.
     async fn send(&self, bytes: Bytes) -> Result<()>;
 }
 
-/// One SSH connection, logged in. Dropping it closes it without blocking.
+/// One SSH connection, logged in. Dropping it cuts it off without blocking.
 #[async_trait]
 pub trait Session: Send + Sync + Debug {
     /// Starts a subsystem on a new channel.
+    ///
+    /// # Errors
+    /// `TooManyConnections` when the server opens no further channel, `Unsupported` when it has no such subsystem.
     async fn subsystem(&self, name: &str, inbound: Arc<dyn Inbound>) -> Result<Box<dyn Outbound>>;
 
     /// Runs a command and returns its standard output, at most 1 MiB; a status other than 0 is an error.
@@ -43,12 +64,56 @@ pub trait Session: Send + Sync + Debug {
 
 /// Connects, checks the host key and logs in, with the engine that the options name.
 ///
+/// Give the same `cache` to all connections of one endpoint: what a person was asked for is asked once.
+///
 /// # Errors
-/// `ConnectionRefused`, `Timeout`, `HostKey`, `AuthFailed`, `Protocol`, `Unsupported`.
-pub async fn connect(_endpoint: &Endpoint, options: &ConnectOptions) -> Result<Arc<dyn Session>> {
-    match options.ssh_engine {
-        SshEngine::Russh | SshEngine::Libssh2 | SshEngine::Openssh => {
-            Err(Error::new(ErrorKind::Unsupported, "not built yet"))
+/// `ConnectionRefused`, `Timeout`, `HostKey`, `AuthFailed`, `TooManyConnections`, `Protocol`, `Unsupported`.
+pub async fn connect(endpoint: &Endpoint, options: &ConnectOptions, cache: &LoginCache) -> Result<Arc<dyn Session>> {
+    let _turn = cache.turn().await;
+    let session = match options.ssh_engine {
+        SshEngine::Russh => russh::connect(endpoint, options, cache).await?,
+        SshEngine::Libssh2 | SshEngine::Openssh => {
+            return Err(Error::new(ErrorKind::Unsupported, "this SSH engine is not built yet"));
+        }
+    };
+    cache.settle();
+    Ok(session)
+}
+
+/// Waits for one step of the conversation.
+async fn within<T>(limit: Duration, step: &str, future: impl Future<Output = T>) -> Result<T> {
+    tokio::time::timeout(limit, future)
+        .await
+        .map_err(|_| Error::new(ErrorKind::Timeout, format!("{step}: no answer for {} s", limit.as_secs_f32())))
+}
+
+/// Shows a server's banner, line by line harmless.
+async fn show_banner(prompt: &Arc<dyn Prompt>, banner: &str) {
+    let text: Vec<_> = banner.trim_end().lines().map(|line| escape(line.trim_end().as_bytes())).collect();
+    if text.is_empty() {
+        return;
+    }
+    let prompt = Arc::clone(prompt);
+    let _ = tokio::task::spawn_blocking(move || prompt.notice(&text.join("\n"))).await;
+}
+
+/// Turns what a finished command left behind into its result.
+fn exec_result(status: Option<u32>, stdout: Vec<u8>, stderr: &[u8]) -> Result<Vec<u8>> {
+    match status {
+        Some(0) => Ok(stdout),
+        Some(127) => Err(Error::new(ErrorKind::Unsupported, "the server doesn't know this command")),
+        _ => {
+            let told = escape(String::from_utf8_lossy(stderr).trim().as_bytes());
+            let ended = status.map_or_else(|| "without a status".into(), |status| format!("with status {status}"));
+            let colon = if told.is_empty() { "" } else { ": " };
+            Err(Error::new(ErrorKind::Other, format!("the command ended {ended}{colon}{told}")))
         }
     }
+}
+
+/// Adds to what is kept, up to `limit` bytes; returns whether all of it fitted.
+fn keep_up_to(kept: &mut Vec<u8>, bytes: &[u8], limit: usize) -> bool {
+    let room = limit.saturating_sub(kept.len()).min(bytes.len());
+    kept.extend_from_slice(&bytes[..room]);
+    room == bytes.len()
 }

@@ -1,0 +1,385 @@
+//! Who we are and how we prove it: one policy for the engines that log in themselves.
+
+use std::collections::HashMap;
+use std::collections::VecDeque;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use russh::keys::{PrivateKey, PublicKey};
+use tokio::task::spawn_blocking;
+
+use super::keys::{Identity, Origin, identities};
+use crate::endpoint::Endpoint;
+use crate::error::{Error, ErrorKind, Result};
+use crate::transport::{ConnectOptions, Prompt, Secret, escape};
+
+/// How many keys are offered to one server: OpenSSH's `MaxAuthTries` is 6, and a password should still have its try.
+const KEY_OFFERS: usize = 5;
+/// How often a password is asked for, as OpenSSH does.
+const PASSWORD_TRIES: usize = 3;
+
+/// What the person told at the first login and further connections of the same endpoint use again.
+#[derive(Clone, Default)]
+pub struct LoginCache {
+    inner: Arc<CacheInner>,
+}
+
+#[derive(Default)]
+struct CacheInner {
+    turn: tokio::sync::Mutex<()>,
+    settled: AtomicBool,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Default)]
+struct Kept {
+    password: Option<Secret>,
+    keys: HashMap<PathBuf, Arc<PrivateKey>>,
+    /// Name of the identity that the server took.
+    identity: Option<String>,
+}
+
+impl fmt::Debug for LoginCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LoginCache(…)")
+    }
+}
+
+impl LoginCache {
+    /// Lets one login at a time through until the first succeeded, so that a pool doesn't ask everything several times.
+    pub(super) async fn turn(&self) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+        if self.inner.settled.load(Ordering::Acquire) {
+            return None;
+        }
+        let turn = self.inner.turn.lock().await;
+        (!self.inner.settled.load(Ordering::Acquire)).then_some(turn)
+    }
+
+    /// Notes that a login succeeded.
+    pub(super) fn settle(&self) {
+        self.inner.settled.store(true, Ordering::Release);
+    }
+
+    pub(super) fn key(&self, path: &Path) -> Option<Arc<PrivateKey>> {
+        self.kept().keys.get(path).cloned()
+    }
+
+    pub(super) fn keep_key(&self, path: &Path, key: &Arc<PrivateKey>) {
+        self.kept().keys.insert(path.into(), Arc::clone(key));
+    }
+
+    /// Returns the password that worked before, if a person was asked for it.
+    pub(super) fn password(&self) -> Option<Secret> {
+        self.kept().password.clone()
+    }
+
+    pub(super) fn keep_password(&self, password: &Secret) {
+        self.kept().password = Some(password.clone());
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.inner.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The server's answer to one attempt.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// We are in.
+    Success,
+    /// Not yet: what the server offers now.
+    Refused {
+        /// Methods that can continue.
+        offered: Vec<String>,
+        /// The attempt was right but isn't enough.
+        partial: bool,
+    },
+}
+
+/// What an engine can do to log in. Each call ends within the timeout.
+#[async_trait]
+pub(super) trait Authenticator: Send {
+    /// Asks what the server offers.
+    async fn none(&mut self) -> Result<Outcome>;
+
+    /// Returns the refusal if the server doesn't want this key, `None` if it does or if that can't be asked.
+    async fn refuses(&mut self, key: &PublicKey) -> Result<Option<Outcome>>;
+
+    /// Logs in with a private key.
+    async fn key(&mut self, key: &Arc<PrivateKey>) -> Result<Outcome>;
+
+    /// Logs in with a key that the agent holds.
+    async fn agent_key(&mut self, key: &PublicKey) -> Result<Outcome>;
+
+    /// Logs in with a password.
+    async fn password(&mut self, password: &Secret) -> Result<Outcome>;
+
+    /// Logs in by answering the server's questions.
+    async fn questions(&mut self, answers: &Arc<Answers>) -> Result<Outcome>;
+}
+
+/// Returns the user's name: the URL's, else the one logged in here.
+///
+/// # Errors
+/// `Usage` when neither is known.
+pub(super) fn user_name(endpoint: &Endpoint) -> Result<String> {
+    let from_environment =
+        || ["USER", "LOGNAME"].iter().filter_map(|name| std::env::var(name).ok()).find(|user| !user.is_empty());
+    endpoint.user.clone().or_else(from_environment).or_else(account_name).ok_or_else(|| {
+        Error::new(ErrorKind::Usage, "no user name").with_hint("name the user in the URL: sftp://user@host/")
+    })
+}
+
+/// Looks the effective user up in the password file.
+fn account_name() -> Option<String> {
+    let uid = rustix::process::geteuid().as_raw().to_string();
+    let passwd = std::fs::read_to_string("/etc/passwd").ok()?;
+    passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)? == uid).then(|| name.to_owned())
+    })
+}
+
+/// Logs in: keys first, then password, then the server's questions, going on after a partial success.
+///
+/// # Errors
+/// `AuthFailed` with what was tried and what the server offers.
+pub(super) async fn log_in(
+    engine: &mut dyn Authenticator,
+    user: &str,
+    endpoint: &Endpoint,
+    options: &ConnectOptions,
+    cache: &LoginCache,
+) -> Result<()> {
+    let mut waiting: VecDeque<_> = identities(options, cache).await?.into();
+    if let Some(worked) = cache.kept().identity.clone()
+        && let Some(at) = waiting.iter().position(|identity| identity.name == worked)
+        && let Some(identity) = waiting.remove(at)
+    {
+        waiting.push_front(identity);
+    }
+    let known = endpoint.password.clone().or_else(|| options.password.clone()).or_else(|| cache.password());
+    let login = Login {
+        who: format!("{}@{}", escape(user.as_bytes()), endpoint.host),
+        prompt: Arc::clone(&options.prompt),
+        cache: cache.clone(),
+        identities: waiting,
+        key_offers: KEY_OFFERS,
+        known,
+        asked: 0,
+        question_rounds: 0,
+        offered: Vec::new(),
+        tried: Vec::new(),
+    };
+    login.run(engine).await
+}
+
+struct Login {
+    who: String,
+    prompt: Arc<dyn Prompt>,
+    cache: LoginCache,
+    identities: VecDeque<Identity>,
+    key_offers: usize,
+    /// The password that needs no question, until it was used.
+    known: Option<Secret>,
+    asked: usize,
+    question_rounds: usize,
+    offered: Vec<String>,
+    tried: Vec<String>,
+}
+
+impl Login {
+    async fn run(mut self, engine: &mut dyn Authenticator) -> Result<()> {
+        let mut outcome = engine.none().await?;
+        loop {
+            match outcome {
+                Outcome::Success => return Ok(()),
+                Outcome::Refused { offered, .. } => self.offered = offered,
+            }
+            outcome = if let Some(identity) = self.next_identity() {
+                self.try_identity(engine, identity).await?
+            } else if let Some(password) = self.next_password().await {
+                self.tried.push("password".into());
+                let outcome = engine.password(&password).await?;
+                if !matches!(outcome, Outcome::Refused { partial: false, .. }) {
+                    self.cache.keep_password(&password);
+                }
+                outcome
+            } else if self.offers("keyboard-interactive") && self.question_rounds < PASSWORD_TRIES {
+                match self.try_questions(engine).await? {
+                    Some(outcome) => outcome,
+                    None => return Err(self.failure()),
+                }
+            } else {
+                return Err(self.failure());
+            };
+        }
+    }
+
+    fn offers(&self, method: &str) -> bool {
+        self.offered.iter().any(|offered| offered == method)
+    }
+
+    fn next_identity(&mut self) -> Option<Identity> {
+        if !self.offers("publickey") || self.key_offers == 0 {
+            return None;
+        }
+        self.identities.pop_front()
+    }
+
+    async fn try_identity(&mut self, engine: &mut dyn Authenticator, identity: Identity) -> Result<Outcome> {
+        self.key_offers -= 1;
+        let refused = Outcome::Refused { offered: self.offered.clone(), partial: false };
+        let outcome = match (identity.origin, &identity.public) {
+            (Origin::Agent, Some(public)) => engine.agent_key(public).await?,
+            (Origin::Agent, None) => refused,
+            (Origin::Ready(key), _) => engine.key(&key).await?,
+            (Origin::Locked(locked), public) => {
+                // No passphrase is asked for a key that the server doesn't want.
+                if let Some(public) = public
+                    && let Some(refusal) = engine.refuses(public).await?
+                {
+                    self.tried.push(identity.name);
+                    return Ok(refusal);
+                }
+                let (prompt, cache) = (Arc::clone(&self.prompt), self.cache.clone());
+                match spawn_blocking(move || locked.unlock(&*prompt, &cache)).await {
+                    Ok(Some(key)) => engine.key(&key).await?,
+                    _ => {
+                        self.tried.push(format!("{} (no passphrase)", identity.name));
+                        return Ok(refused);
+                    }
+                }
+            }
+        };
+        if matches!(outcome, Outcome::Refused { partial: false, .. }) {
+            self.tried.push(identity.name);
+        } else {
+            self.tried.push(format!("{} (accepted)", identity.name));
+            self.cache.kept().identity = Some(identity.name);
+        }
+        Ok(outcome)
+    }
+
+    async fn next_password(&mut self) -> Option<Secret> {
+        if !self.offers("password") {
+            return None;
+        }
+        if let Some(known) = self.known.take() {
+            return Some(known);
+        }
+        if self.asked == PASSWORD_TRIES {
+            return None;
+        }
+        self.asked += 1;
+        let (prompt, question) = (Arc::clone(&self.prompt), format!("Password for {}: ", self.who));
+        let answer = spawn_blocking(move || prompt.secret(&question)).await.ok().flatten();
+        if answer.is_none() {
+            self.asked = PASSWORD_TRIES;
+        }
+        answer
+    }
+
+    /// Returns `None` when nobody could answer.
+    async fn try_questions(&mut self, engine: &mut dyn Authenticator) -> Result<Option<Outcome>> {
+        self.question_rounds += 1;
+        let answers = Arc::new(Answers {
+            who: self.who.clone(),
+            prompt: Arc::clone(&self.prompt),
+            password: Mutex::new(self.known.take()),
+            asked_password: Mutex::new(None),
+            gave_up: AtomicBool::new(false),
+        });
+        self.tried.push("keyboard-interactive".into());
+        let outcome = engine.questions(&answers).await?;
+        if answers.gave_up() {
+            return Ok(None);
+        }
+        if !matches!(outcome, Outcome::Refused { partial: false, .. })
+            && let Some(password) = lock(&answers.asked_password).take()
+        {
+            self.cache.keep_password(&password);
+        }
+        Ok(Some(outcome))
+    }
+
+    fn failure(self) -> Error {
+        let tried = if self.tried.is_empty() { "nothing".into() } else { self.tried.join(", ") };
+        let offered = if self.offered.is_empty() { "nothing more".into() } else { self.offered.join(", ") };
+        let left = self.identities.len();
+        let mut text = format!("login refused: tried {tried}; the server offers {}", escape(offered.as_bytes()));
+        if left > 0 && self.key_offers == 0 {
+            text.push_str(&format!("; {left} more keys were not tried"));
+        }
+        let hint = if left > 0 && self.key_offers == 0 {
+            "name the right key with --identity"
+        } else if self.tried.iter().any(|tried| tried.contains("no passphrase")) {
+            "add the key to the ssh-agent, or run at a terminal to be asked for its passphrase"
+        } else if self.offered.iter().any(|method| method == "password" || method == "keyboard-interactive") {
+            "check user and password (--password-file, HAUL_PASSWORD, or at a terminal), or name a key with --identity"
+        } else {
+            "the server wants a key: name one with --identity, and check that the server has its public half"
+        };
+        Error::new(ErrorKind::AuthFailed, text).at(self.who).with_hint(hint)
+    }
+}
+
+/// Answers the questions of keyboard-interactive (RFC 4256). Blocks while a person is asked.
+pub(super) struct Answers {
+    who: String,
+    prompt: Arc<dyn Prompt>,
+    password: Mutex<Option<Secret>>,
+    asked_password: Mutex<Option<Secret>>,
+    gave_up: AtomicBool,
+}
+
+impl Answers {
+    /// Returns one answer for each `(question, echo)`; `None` when nobody can answer.
+    pub(super) fn answer(&self, name: &str, instructions: &str, questions: &[(String, bool)]) -> Option<Vec<Secret>> {
+        for text in [name, instructions].into_iter().filter(|text| !text.trim().is_empty()) {
+            self.prompt.notice(&escape(text.trim().as_bytes()));
+        }
+        let alone = questions.len() == 1;
+        let answers: Option<_> = questions.iter().map(|(text, echo)| self.answer_one(text, *echo, alone)).collect();
+        if answers.is_none() {
+            self.gave_up.store(true, Ordering::Release);
+        }
+        answers
+    }
+
+    /// Returns whether a question stayed without an answer.
+    pub(super) fn gave_up(&self) -> bool {
+        self.gave_up.load(Ordering::Acquire)
+    }
+
+    fn answer_one(&self, text: &str, echo: bool, alone: bool) -> Option<Secret> {
+        let is_password = !echo && asks_for_password(text, alone);
+        if is_password && let Some(password) = lock(&self.password).take() {
+            return Some(password);
+        }
+        let question = format!("({}) {} ", self.who, escape(text.trim().as_bytes()));
+        if echo {
+            return self.prompt.line(&question).map(Secret::new);
+        }
+        let answer = self.prompt.secret(&question)?;
+        if is_password {
+            *lock(&self.asked_password) = Some(answer.clone());
+        }
+        Some(answer)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A single hidden question is the password, in whatever language, unless it names something that is used once.
+fn asks_for_password(text: &str, alone: bool) -> bool {
+    let text = text.to_lowercase();
+    let once = ["code", "otp", "token", "verif", "one-time", "factor", "pin"].iter().any(|word| text.contains(word));
+    (alone || text.contains("password")) && !once
+}
