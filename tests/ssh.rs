@@ -1,5 +1,7 @@
 //! The SSH engines against a real OpenSSH server.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
+
 mod sshd;
 
 use std::path::Path;
@@ -178,11 +180,8 @@ async fn a_changed_or_revoked_key_is_refused_under_every_policy() {
     for engine in ENGINES {
         for policy in [HostKeyPolicy::Strict, HostKeyPolicy::AcceptNew] {
             for file in [&changed, &revoked] {
-                let options = ConnectOptions {
-                    known_hosts: Some(file.clone()),
-                    host_key: policy,
-                    ..options(&sshd, engine)
-                };
+                let options =
+                    ConnectOptions { known_hosts: Some(file.clone()), host_key: policy, ..options(&sshd, engine) };
                 let error = open(&sshd, &options).await.unwrap_err();
                 assert_eq!(error.kind(), ErrorKind::HostKey, "{engine:?} {policy:?}: {}", error.chain());
                 if file == &changed && engine != SshEngine::Openssh {
@@ -208,8 +207,8 @@ async fn the_server_is_asked_for_the_key_type_on_file() {
 /// Sends pattern bytes through `cat` and compares what comes back.
 async fn echo(session: &Arc<dyn Session>, total: usize) {
     const CHUNK: usize = 255 * 1024;
-    let pattern: Vec<u8> = (0..2 * CHUNK).map(|i| (i * 7 + i / 251) as u8).collect();
-    let pattern = Bytes::from(pattern);
+    let chunk: Vec<u8> = (0..CHUNK).map(|i| (i * 7 + i / 251) as u8).collect();
+    let pattern = Bytes::from([chunk.clone(), chunk].concat());
     let (inbound, got, _) = sink();
     let outbound = session.subsystem("echo", inbound).await.unwrap();
     let expected = pattern.clone();

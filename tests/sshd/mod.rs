@@ -12,7 +12,7 @@ use haul::transport::{Prompt, Secret};
 use tempfile::TempDir;
 
 #[derive(Debug)]
-pub struct Sshd {
+pub(crate) struct Sshd {
     folder: TempDir,
     port: u16,
     child: Child,
@@ -20,7 +20,7 @@ pub struct Sshd {
 
 impl Sshd {
     /// Starts a server; `extra` is put in front of its configuration.
-    pub fn start(extra: &str) -> Self {
+    pub(crate) fn start(extra: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
         for kind in ["ed25519", "ecdsa", "rsa"] {
@@ -60,22 +60,22 @@ impl Sshd {
         sshd
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    pub fn endpoint(&self) -> Endpoint {
+    pub(crate) fn endpoint(&self) -> Endpoint {
         let user = std::env::var("USER").unwrap_or_else(|_| "root".into());
         Endpoint::parse(format!("sftp://{user}@127.0.0.1:{}/", self.port)).unwrap()
     }
 
     /// Returns type and key of a host key, as known_hosts has them.
-    pub fn host_key(&self, kind: &str) -> String {
+    pub(crate) fn host_key(&self, kind: &str) -> String {
         std::fs::read_to_string(self.path(&format!("host_{kind}.pub"))).unwrap()
     }
 
     /// Writes a known_hosts file with these keys for this server.
-    pub fn known_hosts(&self, keys: &[&str]) -> PathBuf {
+    pub(crate) fn known_hosts(&self, keys: &[&str]) -> PathBuf {
         let lines: String = keys.iter().map(|key| format!("[127.0.0.1]:{} {}\n", self.port, key.trim())).collect();
         let (mut file, path) = tempfile::NamedTempFile::new_in(self.folder.path()).unwrap().keep().unwrap();
         file.write_all(lines.as_bytes()).unwrap();
@@ -83,17 +83,18 @@ impl Sshd {
     }
 
     /// Kills the server and the processes of its sessions.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.signal_all("-KILL");
     }
 
     /// Stops all of them: connections stay, nobody answers.
-    pub fn freeze(&mut self) {
+    pub(crate) fn freeze(&mut self) {
         self.signal_all("-STOP");
     }
 
     fn signal_all(&self, signal: &str) {
-        for pid in descendants(self.child.id()) {
+        // The parents first: else a session would still tell its client that the child is gone.
+        for pid in descendants(self.child.id()).into_iter().rev() {
             let _ = Command::new("kill").args([signal, &pid.to_string()]).stderr(Stdio::null()).status();
         }
     }
@@ -116,7 +117,7 @@ fn descendants(pid: u32) -> Vec<u32> {
 }
 
 /// Makes a key pair and returns the private key's path.
-pub fn new_key(path: &Path, kind: &str, passphrase: &str) -> PathBuf {
+pub(crate) fn new_key(path: &Path, kind: &str, passphrase: &str) -> PathBuf {
     let mut command = Command::new("ssh-keygen");
     match kind {
         "pem" => command.args(["-t", "rsa", "-b", "2048", "-m", "PEM"]),
@@ -130,7 +131,7 @@ pub fn new_key(path: &Path, kind: &str, passphrase: &str) -> PathBuf {
 
 /// A running ssh-agent.
 #[derive(Debug)]
-pub struct Agent {
+pub(crate) struct Agent {
     child: Child,
     _folder: TempDir,
 }
@@ -143,7 +144,7 @@ impl Drop for Agent {
 }
 
 /// Starts an agent that holds these keys.
-pub fn agent_with(keys: &[&Path]) -> (Agent, PathBuf) {
+pub(crate) fn agent_with(keys: &[&Path]) -> (Agent, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("agent");
     let child = Command::new("ssh-agent").arg("-D").arg("-a").arg(&socket).stdout(Stdio::null()).spawn().unwrap();
@@ -162,7 +163,7 @@ pub fn agent_with(keys: &[&Path]) -> (Agent, PathBuf) {
 
 /// A person who always answers the same and remembers what was asked.
 #[derive(Debug, Default)]
-pub struct Answers {
+pub(crate) struct Answers {
     secret: Option<String>,
     confirm: Option<bool>,
     questions: Mutex<Vec<String>>,
@@ -170,19 +171,19 @@ pub struct Answers {
 }
 
 impl Answers {
-    pub fn secret(text: &str) -> Arc<Self> {
+    pub(crate) fn secret(text: &str) -> Arc<Self> {
         Arc::new(Self { secret: Some(text.into()), ..Self::default() })
     }
 
-    pub fn confirm(answer: bool) -> Arc<Self> {
+    pub(crate) fn confirm(answer: bool) -> Arc<Self> {
         Arc::new(Self { confirm: Some(answer), ..Self::default() })
     }
 
-    pub fn questions(&self) -> Vec<String> {
+    pub(crate) fn questions(&self) -> Vec<String> {
         self.questions.lock().unwrap().clone()
     }
 
-    pub fn notices(&self) -> Vec<String> {
+    pub(crate) fn notices(&self) -> Vec<String> {
         self.notices.lock().unwrap().clone()
     }
 }

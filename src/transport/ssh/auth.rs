@@ -247,13 +247,12 @@ impl Login {
                     return Ok(refusal);
                 }
                 let (prompt, cache) = (Arc::clone(&self.prompt), self.cache.clone());
-                match spawn_blocking(move || locked.unlock(&*prompt, &cache)).await {
-                    Ok(Some(key)) => engine.key(&key).await?,
-                    _ => {
-                        self.tried.push(format!("{} (no passphrase)", identity.name));
-                        return Ok(refused);
-                    }
-                }
+                let key = spawn_blocking(move || locked.unlock(&*prompt, &cache)).await.ok().flatten();
+                let Some(key) = key else {
+                    self.tried.push(format!("{} (no passphrase)", identity.name));
+                    return Ok(refused);
+                };
+                engine.key(&key).await?
             }
         };
         if matches!(outcome, Outcome::Refused { partial: false, .. }) {
@@ -313,7 +312,7 @@ impl Login {
         let left = self.identities.len();
         let mut text = format!("login refused: tried {tried}; the server offers {}", escape(offered.as_bytes()));
         if left > 0 && self.key_offers == 0 {
-            text.push_str(&format!("; {left} more keys were not tried"));
+            text += &format!("; {left} more keys were not tried");
         }
         let hint = if left > 0 && self.key_offers == 0 {
             "name the right key with --identity"

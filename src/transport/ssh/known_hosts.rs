@@ -1,4 +1,4 @@
-//! Host keys on file, as OpenSSH reads and writes them (sshd(8), "SSH_KNOWN_HOSTS FILE FORMAT").
+//! Host keys on file, as OpenSSH reads and writes them (sshd(8), the section on known hosts files).
 
 use std::fs::{DirBuilder, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -59,14 +59,13 @@ enum Marker {
 impl KnownHosts {
     /// Reads `own` alone if given, else the user's and the system's files. Missing files are empty.
     pub(super) fn read(host: &str, port: u16, own: Option<&Path>) -> Result<Self> {
-        let (file, others) = match own {
-            Some(own) => (Some(own.to_path_buf()), Vec::new()),
-            None => {
-                let ssh = std::env::home_dir().map(|home| home.join(".ssh"));
-                let second = ssh.as_ref().map(|ssh| ssh.join("known_hosts2"));
-                let system = ["/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2"].map(PathBuf::from);
-                (ssh.map(|ssh| ssh.join("known_hosts")), second.into_iter().chain(system).collect())
-            }
+        let (file, others) = if let Some(own) = own {
+            (Some(own.to_path_buf()), Vec::new())
+        } else {
+            let ssh = std::env::home_dir().map(|home| home.join(".ssh"));
+            let second = ssh.as_ref().map(|ssh| ssh.join("known_hosts2"));
+            let system = ["/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2"].map(PathBuf::from);
+            (ssh.map(|ssh| ssh.join("known_hosts")), second.into_iter().chain(system).collect())
         };
         let host = host.to_lowercase();
         let name = if port == 22 { host.clone() } else { format!("[{host}]:{port}") };
@@ -374,7 +373,7 @@ mod tests {
             ("[*]:2222", "example.org", 2222, true),
             // A key filed without a port is good for any port of the host, as OpenSSH has it.
             ("example.org", "example.org", 2222, true),
-            // ssh-keygen -H of "hashed.example".
+            // The hash of 192.168.1.61.
             ("|1|F1E1KeoE/eEWhi10WpGv4OdiO6Y=|3988QV0VE8wmZL7suNrYQLITLCg=", "192.168.1.61", 22, true),
             ("|1|F1E1KeoE/eEWhi10WpGv4OdiO6Y=|3988QV0VE8wmZL7suNrYQLITLCg=", "192.168.1.62", 22, false),
         ] {
@@ -521,7 +520,8 @@ mod tests {
             prop_assert!(matches_pattern(name.as_bytes(), name.as_bytes()));
             let pattern = format!("{}*{}", &name[..at], &name[at..]);
             prop_assert!(matches_pattern(name.as_bytes(), pattern.as_bytes()));
-            prop_assert!(!matches_pattern(name.as_bytes(), format!("{name}?").as_bytes()));
+            let longer = format!("{name}?");
+            prop_assert!(!matches_pattern(name.as_bytes(), longer.as_bytes()));
         }
     }
 }

@@ -528,6 +528,9 @@ struct Channel {
 impl Outbound for Channel {
     async fn send(&self, bytes: Bytes) -> Result<()> {
         let Some(write) = &self.write else { return Err(self.shared.reason()) };
+        if !self.shared.channels().contains_key(&write.id()) {
+            return Err(self.shared.reason());
+        }
         // One message whatever its length: the session's task cuts it into packets and stops taking more while the
         // peer's window is full.
         self.handle.data(write.id(), bytes).await.map_err(|_| self.shared.reason())
