@@ -1,0 +1,147 @@
+//! The command line: what the user types, and what they see. One file per command.
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::error::{ContextKind, ErrorKind as ClapKind};
+use clap::{CommandFactory, Parser, Subcommand};
+use haul::Error;
+
+mod context;
+mod entry;
+#[allow(dead_code)]
+mod format;
+mod guard;
+mod json;
+mod log;
+mod ls;
+mod mkdir;
+mod mv;
+#[allow(dead_code)]
+mod options;
+#[allow(dead_code)]
+mod progress;
+mod prompt;
+mod report;
+mod rm;
+mod screen;
+mod serve;
+mod signals;
+mod stat;
+mod stdout;
+#[allow(dead_code)]
+mod values;
+
+use context::Context;
+use options::OutputArgs;
+use report::{Exit, Result};
+
+/// Moves files over SFTP, FTP and FTPS: resumable, verified, atomic
+#[derive(Debug, Parser)]
+#[command(
+    name = "haul",
+    version,
+    disable_help_subcommand = true,
+    override_usage = "haul [OPTIONS] COMMAND",
+    after_help = "\
+URLs: sftp://user@host:port/path (/~/ is the home directory), ftp://host/path (relative to the login's directory,
+      %2F in front for the root), ftpes:// (explicit TLS), ftps:// (implicit TLS), file:// or a plain path
+
+haul COMMAND --help explains a command and shows examples.
+
+Exit status: 0 all done, 1 some items failed, 2 wrong usage, 3 could not connect or log in, 4 verification failed,
+             130 interrupted, 141 nobody reads standard output any more"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Ls(ls::Ls),
+    Stat(stat::Stat),
+    Mkdir(mkdir::Mkdir),
+    Rm(rm::Rm),
+    Mv(mv::Mv),
+    Serve(serve::Serve),
+}
+
+impl Command {
+    async fn run(self, context: &Context) -> Result<()> {
+        match self {
+            Self::Ls(ls) => ls.run(context).await,
+            Self::Stat(stat) => stat.run(context).await,
+            Self::Mkdir(mkdir) => mkdir.run(context).await,
+            Self::Rm(rm) => rm.run(context).await,
+            Self::Mv(mv) => mv.run(context).await,
+            Self::Serve(serve) => serve.run(context).await,
+        }
+    }
+
+    /// Returns whether the command sees the cancel token itself and ends in order; the others are just dropped.
+    fn stops_in_order(&self) -> bool {
+        matches!(self, Self::Serve(_))
+    }
+}
+
+/// Parses, runs and says how it ended.
+pub(crate) fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage_error(error),
+    };
+    let Some(command) = cli.command else {
+        let _ = writeln!(std::io::stdout(), "{}", Cli::command().render_help().ansi());
+        return ExitCode::SUCCESS;
+    };
+    let context = Arc::new(Context::new(&cli.output));
+    log::start(&context.screen, context.quiet, context.verbose);
+    if let Err(failure) = run(command, &context) {
+        context.report.failed(failure);
+    }
+    if context.stdout.is_closed() {
+        context.report.ends(Exit::BrokenPipe);
+        return Exit::BrokenPipe.into();
+    }
+    context.report.close().into()
+}
+
+fn run(command: Command, context: &Arc<Context>) -> Result<()> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(cores.min(4))
+        .enable_all()
+        .build()
+        .map_err(|e| Error::io("start the runtime", e))?;
+    let result = runtime.block_on(async {
+        signals::watch(context)?;
+        let stops_in_order = command.stops_in_order();
+        tokio::select! {
+            result = command.run(context) => result,
+            () = context.cancel.cancelled(), if !stops_in_order => Err(Error::from(haul::ErrorKind::Cancelled).into()),
+        }
+    });
+    // A thread that waits for standard input or the terminal must not hold up the end.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    prompt::restore_terminal();
+    result
+}
+
+/// Shows what clap found wrong, or the help or version that was asked for.
+fn usage_error(error: clap::Error) -> ExitCode {
+    let unknown = error.get(ContextKind::InvalidSubcommand).map(ToString::to_string);
+    if let (ClapKind::InvalidSubcommand, Some(true)) = (error.kind(), unknown.map(|word| word.contains("://"))) {
+        let screen = screen::Screen::default();
+        screen.line("haul: a URL needs a command in front of it\n");
+        screen.line("hint: haul get URL downloads it, haul ls URL lists it; haul --help shows all commands");
+        return Exit::Usage.into();
+    }
+    let _ = error.print();
+    u8::try_from(error.exit_code()).unwrap_or(2).into()
+}

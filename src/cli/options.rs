@@ -1,0 +1,154 @@
+//! Options that several commands share. A flag, its help and its parse are neighbours.
+
+use std::ffi::OsString;
+use std::io::{self, BufRead, BufReader};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use haul::transport::{ConnectOptions, HostKeyPolicy, Prompt, Secret, SshEngine, TlsMode};
+use haul::{Error, ErrorKind};
+
+use super::report::Report;
+use super::values::{Count, choice, count, duration};
+
+/// The longest password file that is read.
+const PASSWORD_FILE_LIMIT: u64 = 64 << 10;
+
+/// How much is said; for every command.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Output options")]
+pub(crate) struct OutputArgs {
+    /// Say nothing but errors
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub(crate) quiet: bool,
+
+    /// Say more; -vv and -vvv say what happens inside
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
+/// How to connect and log in.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Connection options")]
+pub(crate) struct ConnectArgs {
+    /// Take the password from the first line of this file (- is standard input)
+    ///
+    /// The variable HAUL_PASSWORD works as well. Without either, haul asks on the terminal. A password in the URL is
+    /// seen by everybody who may list processes.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) password_file: Option<PathBuf>,
+
+    /// Try this SSH private key; may be given several times [default: the usual files of ~/.ssh]
+    #[arg(short, long, value_name = "FILE")]
+    identity: Vec<PathBuf>,
+
+    /// Read and write known SSH host keys here [default: ~/.ssh/known_hosts]
+    #[arg(long, value_name = "FILE")]
+    known_hosts: Option<PathBuf>,
+
+    /// What to do about an SSH host key that is not known yet
+    #[arg(long, value_name = "POLICY", default_value = "ask", hide_possible_values = true, value_parser = choice(&[
+        ("ask", "Ask on the terminal, refuse without one", HostKeyPolicy::Ask),
+        ("strict", "Refuse", HostKeyPolicy::Strict),
+        ("accept-new", "Accept and write it down; a changed key is still refused", HostKeyPolicy::AcceptNew),
+    ]))]
+    host_key: HostKeyPolicy,
+
+    /// Which SSH implementation to use
+    #[arg(long, value_name = "ENGINE", default_value = "russh", hide_possible_values = true, value_parser = choice(&[
+        ("russh", "Built in, the fastest", SshEngine::Russh),
+        ("libssh2", "Built in, for servers that the first can't talk to", SshEngine::Libssh2),
+        ("openssh", "The system's ssh, with all of its configuration", SshEngine::Openssh),
+    ]))]
+    ssh_engine: SshEngine,
+
+    /// Whether ftp:// is encrypted (ftpes:// and ftps:// always are)
+    #[arg(long, value_name = "MODE", default_value = "allow", hide_possible_values = true, value_parser = choice(&[
+        ("off", "Never", TlsMode::Off),
+        ("allow", "When the server offers it", TlsMode::Allow),
+        ("require", "Always: fail where the server doesn't offer it", TlsMode::Require),
+    ]))]
+    tls: TlsMode,
+
+    /// Trust the certificate authorities of this PEM file instead of the system's
+    #[arg(long, value_name = "FILE")]
+    tls_ca: Option<PathBuf>,
+
+    /// Give up a phase after so long without progress
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
+    timeout: Duration,
+
+    /// Open at most so many connections to a server
+    #[arg(short, long, value_name = "N", default_value = "auto", value_parser = count)]
+    connections: Count,
+}
+
+impl ConnectArgs {
+    /// Makes the library's options of them; reads the password file.
+    pub(crate) fn options(&self, prompt: Arc<dyn Prompt>, report: &Report) -> Result<ConnectOptions, Error> {
+        let password = match &self.password_file {
+            Some(file) => Some(read_password(file, report)?),
+            None => std::env::var_os("HAUL_PASSWORD").map(password_from_environment).transpose()?,
+        };
+        Ok(ConnectOptions {
+            timeout: self.timeout,
+            password,
+            prompt,
+            identities: self.identity.clone(),
+            known_hosts: self.known_hosts.clone(),
+            host_key: self.host_key,
+            ssh_engine: self.ssh_engine,
+            tls: self.tls,
+            tls_ca: self.tls_ca.clone(),
+            max_connections: self.connections.0,
+            ..ConnectOptions::default()
+        })
+    }
+}
+
+/// Reads a password from the first line of a file; warns when others can read it too.
+pub(crate) fn read_password(file: &Path, report: &Report) -> Result<Secret, Error> {
+    let failed = |e| Error::io("read the password file", e).at(file.display()).with_kind(ErrorKind::Usage);
+    if file == Path::new("-") {
+        return first_line(io::stdin().lock()).map_err(failed);
+    }
+    let opened = std::fs::File::open(file).map_err(failed)?;
+    let mode = opened.metadata().map_err(failed)?.mode();
+    if mode & 0o077 != 0 {
+        report.warn(&format!("{}: others can read this password file; chmod 600 it", file.display()));
+    }
+    first_line(BufReader::new(opened)).map_err(failed)
+}
+
+fn first_line(reader: impl BufRead) -> io::Result<Secret> {
+    let mut line = Vec::new();
+    reader.take(PASSWORD_FILE_LIMIT).read_until(b'\n', &mut line)?;
+    while line.last().is_some_and(|byte| matches!(byte, b'\r' | b'\n')) {
+        line.pop();
+    }
+    // The bytes move into the secret, so no copy of it is left behind.
+    let text = String::from_utf8(line).map_err(|_| io::Error::other("the password is not UTF-8"))?;
+    match text.is_empty() {
+        true => Err(io::Error::other("its first line is empty")),
+        false => Ok(Secret::new(text)),
+    }
+}
+
+fn password_from_environment(value: OsString) -> Result<Secret, Error> {
+    let text = value.into_string().map_err(|_| Error::new(ErrorKind::Usage, "HAUL_PASSWORD is not UTF-8"))?;
+    Ok(Secret::new(text))
+}
+
+/// Returns the folder for journals, keys of embedded servers and the like: `$XDG_STATE_HOME/haul`.
+pub(crate) fn state_dir() -> Result<PathBuf, Error> {
+    let absolute = |path: &PathBuf| path.is_absolute();
+    let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(absolute);
+    let home = || std::env::home_dir().filter(absolute).map(|home| home.join(".local/state"));
+    state.or_else(home).map(|state| state.join("haul")).ok_or_else(|| {
+        Error::new(ErrorKind::Usage, "found no home directory to keep journals in")
+            .with_hint("set HOME or XDG_STATE_HOME")
+    })
+}

@@ -1,0 +1,58 @@
+//! Ctrl-C, SIGTERM and SIGHUP: once stops in order, twice at once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use haul::{Error, Result};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::context::Context;
+use super::prompt::restore_terminal;
+use super::report::Exit;
+
+/// How long an orderly stop may take before the user is told how to hurry it.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Watches for signals until the program ends.
+pub(crate) fn watch(context: &Arc<Context>) -> Result<()> {
+    let ignored = ignored_signals();
+    let mut signals = Vec::new();
+    for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
+        // `nohup haul …` and `haul … &` in a script start us with a signal ignored: it stays so.
+        if ignored >> (kind.as_raw_value() - 1) & 1 == 0 {
+            signals.push(signal(kind).map_err(|e| Error::io("watch for signals", e))?);
+        }
+    }
+    let context = Arc::clone(context);
+    tokio::spawn(async move {
+        any(&mut signals).await;
+        context.cancel.cancel();
+        tokio::select! {
+            () = any(&mut signals) => {}
+            () = tokio::time::sleep(PATIENCE) => {
+                context.note("haul: stopping in order; press Ctrl-C again to stop at once");
+                any(&mut signals).await;
+            }
+        }
+        context.screen.set_bars(None);
+        restore_terminal();
+        std::process::exit(Exit::Interrupted.code().into());
+    });
+    Ok(())
+}
+
+async fn any(signals: &mut [Signal]) {
+    if signals.is_empty() {
+        std::future::pending::<()>().await;
+    }
+    let waits = signals.iter_mut().map(|signal| Box::pin(signal.recv()));
+    futures_util::future::select_all(waits).await;
+}
+
+/// Returns the set of ignored signals, bit `n - 1` for signal `n`; Linux alone tells it without a system call that
+/// safe Rust lacks.
+fn ignored_signals() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+}

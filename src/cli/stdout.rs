@@ -1,0 +1,56 @@
+//! Standard output: data only, and quiet when its reader leaves.
+
+use std::io::{self, IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use haul::{Error, ErrorKind, Result};
+
+/// Standard output as the commands see it.
+#[derive(Debug)]
+pub(crate) struct Stdout {
+    /// Whether a person reads it.
+    pub(crate) terminal: bool,
+    closed: AtomicBool,
+}
+
+impl Stdout {
+    /// Looks at standard output; nothing is written.
+    pub(crate) fn new() -> Self {
+        Self { terminal: io::stdout().is_terminal(), closed: AtomicBool::new(false) }
+    }
+
+    /// Writes and flushes.
+    ///
+    /// # Errors
+    /// `Cancelled` when the reader has gone, as in `haul ls | head`: no more need be said.
+    pub(crate) fn write(&self, data: &[u8]) -> Result<()> {
+        let mut out = io::stdout().lock();
+        out.write_all(data).and_then(|()| out.flush()).map_err(|e| self.error(e))
+    }
+
+    /// Makes the error of a failed write.
+    pub(crate) fn error(&self, error: io::Error) -> Error {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            self.closed.store(true, Ordering::Relaxed);
+            return ErrorKind::Cancelled.into();
+        }
+        Error::io("write to standard output", error).with_hint("is the disk full that it goes to?")
+    }
+
+    /// Returns whether the reader has gone.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+
+    /// Returns how many columns a line has.
+    pub(crate) fn columns(&self) -> usize {
+        columns(rustix::termios::tcgetwinsize(io::stdout()).ok())
+    }
+}
+
+/// Returns the columns of a terminal; one that doesn't know its size is asked through `COLUMNS`, and has 80 at last.
+pub(crate) fn columns(size: Option<rustix::termios::Winsize>) -> usize {
+    let told = size.map(|size| usize::from(size.ws_col)).filter(|&columns| columns > 0);
+    let named = || std::env::var("COLUMNS").ok()?.parse().ok().filter(|columns| (10..=10_000).contains(columns));
+    told.or_else(named).unwrap_or(80)
+}
