@@ -15,7 +15,7 @@ use crate::transport::{Entry, FileKind, Follow, RemotePath, Transport, escape};
 const MOST_PATTERNS: usize = 4096;
 
 /// What a pattern matched, in the order of the paths' bytes; the entry where a listing told it.
-pub type Matches = Vec<(RemotePath, Option<Entry>)>;
+pub(super) type Matches = Vec<(RemotePath, Option<Entry>)>;
 
 /// Returns the paths that a place names: its own, or those that match its wildcards.
 ///

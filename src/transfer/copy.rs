@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
@@ -12,6 +13,9 @@ use crate::transport::{ReadStream, WriteStream};
 use super::journal::Journal;
 use super::rate::Limiter;
 use super::types::{Event, Observer};
+
+/// How long a broken transfer waits for another acknowledgement.
+const SETTLE: Duration = Duration::from_millis(200);
 
 /// Where one file is, over all its attempts.
 pub(super) struct Progress {
@@ -71,6 +75,9 @@ impl Copy<'_> {
         let result = self.pump(reader, writer, &mut blocks).await;
         // Whatever stopped the loop, blocks that the destination has are worth writing down.
         if let Some(blocks) = &mut blocks {
+            if result.is_err() {
+                settle(writer, blocks).await;
+            }
             blocks.write_down(writer.acknowledged())?;
         }
         result
@@ -126,6 +133,15 @@ impl Copy<'_> {
     }
 }
 
+/// Waits for what is in flight, as long as more of it arrives: what was paid for is kept.
+async fn settle(writer: &mut dyn WriteStream, blocks: &Blocks<'_>) {
+    let mut before = None;
+    while blocks.is_under_way(writer.acknowledged()) && before != Some(writer.acknowledged()) {
+        before = Some(writer.acknowledged());
+        tokio::time::sleep(SETTLE).await;
+    }
+}
+
 /// Digests the stream block by block and writes them down once the destination has them.
 struct Blocks<'a> {
     journal: &'a mut Journal,
@@ -158,6 +174,11 @@ impl<'a> Blocks<'a> {
             }
             bytes = rest;
         }
+    }
+
+    /// Returns whether a whole block was read that the destination doesn't have yet.
+    fn is_under_way(&self, acknowledged: u64) -> bool {
+        self.under_way.back().is_some_and(|(_, end, _)| *end > self.start.saturating_add(acknowledged))
     }
 
     fn write_down(&mut self, acknowledged: u64) -> Result<()> {

@@ -190,14 +190,16 @@ impl Moving<'_> {
 
     /// Opens the journal for files that are worth one, or starts it anew when the source is another now.
     fn open_journal(&mut self, entry: &Entry) -> Result<()> {
+        let (source, destination) = (&self.job.source.url, &self.job.destination.url);
+        let id = self.ctx.transfer_id(source, destination);
         let Some(size) = entry.size.filter(|&size| size > SMALLEST_BLOCK && self.ctx.options.resume) else {
+            Journal::forget(&self.ctx.journals, &id);
             return Ok(());
         };
-        let (source, destination) = (&self.job.source.url, &self.job.destination.url);
         let head = Head::new(source, destination, entry, size);
         self.journal = match self.journal.take() {
             Some(journal) if journal.head == head => Some(journal),
-            _ => Some(Journal::open(&self.ctx.journals, &self.ctx.transfer_id(source, destination), head)?),
+            _ => Some(Journal::open(&self.ctx.journals, &id, head)?),
         };
         Ok(())
     }

@@ -96,6 +96,11 @@ impl Journal {
         Ok(())
     }
 
+    /// Removes what may be left of a journal by this id, when the transfer doesn't use one.
+    pub(super) fn forget(state_dir: &Path, id: &str) {
+        let _ = fs::remove_file(path_of(state_dir, id));
+    }
+
     fn start(path: PathBuf, head: Head) -> Result<Self> {
         let failed = |e| Error::io("write the journal", e).at(path.display());
         let new = path.with_extension("new");

@@ -1,0 +1,587 @@
+//! The engine without a network: local files behind a wrapper that looks remote and breaks on demand.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::stream;
+use haul::endpoint::Endpoint;
+use haul::plan::{self, Place};
+use haul::transfer::{
+    Event, Existing, Job, Location, Observer, Options, Outcome, Status, Summary, Task, Verified, Verify, read_out, run,
+    write_in,
+};
+use haul::transport::local::Local;
+use haul::transport::{
+    Algorithm, Capabilities, Durability, Entry, EntryStream, FileKind, Follow, ReadRange, ReadStream, RemotePath,
+    Replace, SetMetadata, Transport, WriteMode, WriteStream,
+};
+use haul::{ErrorKind, Result};
+use tokio_util::sync::CancellationToken;
+
+const BLOCK: u64 = 1 << 20;
+
+/// Local files that look like a server's; reads and writes break after so many bytes, once for each number given.
+#[derive(Debug, Default)]
+struct Server {
+    disk: Local,
+    breaks_reading: Mutex<Vec<u64>>,
+    breaks_writing: Mutex<Vec<u64>>,
+    bytes_read: Arc<Mutex<u64>>,
+    hostile_names: Vec<Vec<u8>>,
+    lies_about_digests: bool,
+    is_remote: bool,
+}
+
+impl Server {
+    fn remote() -> Self {
+        Self { is_remote: true, ..Self::default() }
+    }
+}
+
+#[async_trait]
+impl Transport for Server {
+    fn capabilities(&self) -> Capabilities {
+        let digests = if self.lies_about_digests { vec![Algorithm::Sha256] } else { vec![] };
+        Capabilities { local: !self.is_remote, digests, ..self.disk.capabilities() }
+    }
+    async fn home(&self) -> Result<RemotePath> {
+        self.disk.home().await
+    }
+    async fn stat(&self, path: &RemotePath, follow: Follow) -> Result<Entry> {
+        self.disk.stat(path, follow).await
+    }
+    async fn list(&self, path: &RemotePath) -> Result<EntryStream> {
+        if self.hostile_names.is_empty() {
+            return self.disk.list(path).await;
+        }
+        let entries = self.hostile_names.iter().map(|name| Ok(Entry::new(name.clone(), FileKind::File)));
+        Ok(Box::pin(stream::iter(entries.collect::<Vec<_>>())))
+    }
+    async fn open_read(&self, path: &RemotePath, range: ReadRange) -> Result<Box<dyn ReadStream>> {
+        let inner = self.disk.open_read(path, range).await?;
+        let left = self.breaks_reading.lock().unwrap().pop();
+        Ok(Box::new(BreakingRead { inner, left, count: Arc::clone(&self.bytes_read) }))
+    }
+    async fn open_write(&self, path: &RemotePath, mode: WriteMode) -> Result<Box<dyn WriteStream>> {
+        let inner = self.disk.open_write(path, mode).await?;
+        let left = self.breaks_writing.lock().unwrap().pop();
+        Ok(Box::new(BreakingWrite { inner, left }))
+    }
+    async fn rename(&self, from: &RemotePath, to: &RemotePath, replace: Replace, d: Durability) -> Result<()> {
+        self.disk.rename(from, to, replace, d).await
+    }
+    async fn remove_file(&self, path: &RemotePath) -> Result<()> {
+        self.disk.remove_file(path).await
+    }
+    async fn remove_dir(&self, path: &RemotePath) -> Result<()> {
+        self.disk.remove_dir(path).await
+    }
+    async fn create_dir(&self, path: &RemotePath) -> Result<()> {
+        self.disk.create_dir(path).await
+    }
+    async fn set_metadata(&self, path: &RemotePath, metadata: SetMetadata) -> Result<()> {
+        self.disk.set_metadata(path, metadata).await
+    }
+    async fn read_link(&self, path: &RemotePath) -> Result<Vec<u8>> {
+        self.disk.read_link(path).await
+    }
+    async fn symlink(&self, target: &[u8], path: &RemotePath) -> Result<()> {
+        self.disk.symlink(target, path).await
+    }
+    async fn digest(&self, _: &RemotePath, _: Algorithm, _: ReadRange) -> Result<Vec<u8>> {
+        Ok(vec![0; 32])
+    }
+    async fn close(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Cuts a chunk to what may still pass; fails when nothing may.
+fn pass(left: &mut Option<u64>, chunk: &mut Bytes) -> Result<()> {
+    let Some(left) = left else { return Ok(()) };
+    if *left == 0 {
+        return Err(ErrorKind::ConnectionLost.into());
+    }
+    chunk.truncate(usize::try_from(*left).unwrap());
+    *left -= chunk.len() as u64;
+    Ok(())
+}
+
+struct BreakingRead {
+    inner: Box<dyn ReadStream>,
+    left: Option<u64>,
+    count: Arc<Mutex<u64>>,
+}
+
+#[async_trait]
+impl ReadStream for BreakingRead {
+    async fn read(&mut self) -> Result<Bytes> {
+        let mut chunk = self.inner.read().await?;
+        pass(&mut self.left, &mut chunk)?;
+        *self.count.lock().unwrap() += chunk.len() as u64;
+        Ok(chunk)
+    }
+    async fn finish(self: Box<Self>) -> Result<()> {
+        self.inner.finish().await
+    }
+}
+
+struct BreakingWrite {
+    inner: Box<dyn WriteStream>,
+    left: Option<u64>,
+}
+
+#[async_trait]
+impl WriteStream for BreakingWrite {
+    async fn write(&mut self, mut chunk: Bytes) -> Result<()> {
+        let whole = chunk.len();
+        pass(&mut self.left, &mut chunk)?;
+        let cut = chunk.len() < whole;
+        self.inner.write(chunk).await?;
+        if cut { Err(ErrorKind::ConnectionLost.into()) } else { Ok(()) }
+    }
+    fn acknowledged(&self) -> u64 {
+        self.inner.acknowledged()
+    }
+    async fn finish(self: Box<Self>, durability: Durability) -> Result<()> {
+        self.inner.finish(durability).await
+    }
+}
+
+#[derive(Default)]
+struct Log {
+    resumed: Mutex<Vec<u64>>,
+    retries: Mutex<u32>,
+    outcomes: Mutex<Vec<Outcome>>,
+    stop_at: Option<(u64, CancellationToken)>,
+}
+
+impl Observer for Log {
+    fn event(&self, event: Event) {
+        match event {
+            Event::Resumed { offset, .. } => self.resumed.lock().unwrap().push(offset),
+            Event::Retrying { .. } => *self.retries.lock().unwrap() += 1,
+            Event::Finished(outcome) => self.outcomes.lock().unwrap().push(outcome),
+            Event::Progress { position, .. } => {
+                if let Some((stop, cancel)) = &self.stop_at
+                    && position >= *stop
+                {
+                    cancel.cancel();
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// A folder with a source, the destination beside it, and the state folder.
+struct Case {
+    dir: tempfile::TempDir,
+    options: Options,
+}
+
+impl Case {
+    fn new(size: u64) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("source"), contents(size)).unwrap();
+        let file = std::fs::File::options().write(true).open(dir.path().join("source")).unwrap();
+        file.set_modified(UNIX_EPOCH + Duration::from_secs(1_000_000_000)).unwrap();
+        let options = Options { retry_wait: Duration::from_millis(1), ..Options::new(dir.path().join("state")) };
+        Self { dir, options }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn at(&self, transport: &Arc<Server>, name: &str) -> Location {
+        let path = RemotePath::new(self.path(name).as_os_str().as_encoded_bytes()).unwrap();
+        let transport: Arc<dyn Transport> = Arc::<Server>::clone(transport);
+        Location { transport, url: format!("test://{path}"), path }
+    }
+
+    fn job(&self, from: &Arc<Server>, to: &Arc<Server>) -> Job {
+        Job { source: self.at(from, "source"), destination: self.at(to, "final"), entry: None }
+    }
+
+    async fn go(&self, from: &Arc<Server>, to: &Arc<Server>) -> (Summary, Arc<Log>) {
+        self.go_with(from, to, Log::default(), CancellationToken::new()).await
+    }
+
+    async fn go_with(
+        &self,
+        from: &Arc<Server>,
+        to: &Arc<Server>,
+        log: Log,
+        cancel: CancellationToken,
+    ) -> (Summary, Arc<Log>) {
+        let log = Arc::new(log);
+        let tasks = stream::iter([Task::File(self.job(from, to))]);
+        let observer: Arc<dyn Observer> = Arc::<Log>::clone(&log);
+        (run(tasks, &self.options, observer, cancel).await.unwrap(), log)
+    }
+
+    /// Runs until so many bytes are there, then cancels: what a Ctrl-C leaves.
+    async fn interrupt_at(&self, from: &Arc<Server>, to: &Arc<Server>, position: u64) {
+        let cancel = CancellationToken::new();
+        let log = Log { stop_at: Some((position, cancel.clone())), ..Log::default() };
+        let (summary, _) = self.go_with(from, to, log, cancel).await;
+        assert!(summary.cancelled && !self.path("final").exists());
+    }
+
+    fn assert_whole(&self) {
+        assert!(std::fs::read(self.path("final")).unwrap() == std::fs::read(self.path("source")).unwrap());
+        assert_eq!(self.strays(), Vec::<String>::new());
+    }
+
+    /// Part files and journals that are left.
+    fn strays(&self) -> Vec<String> {
+        let names = |dir: &Path| -> Vec<String> {
+            std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect()
+        };
+        let mut all: Vec<_> = names(self.dir.path()).into_iter().filter(|n| n.contains(".haul-")).collect();
+        let journals = names(&self.path("state/transfers"));
+        all.extend(journals.into_iter().filter(|n| n.ends_with(".journal") || n.ends_with(".new")));
+        all
+    }
+
+    fn part(&self) -> PathBuf {
+        let name = self.strays().into_iter().find(|name| name.ends_with(".part")).expect("a part file");
+        self.path(&name)
+    }
+}
+
+fn contents(size: u64) -> Vec<u8> {
+    let mut bytes = vec![0; usize::try_from(size).unwrap()];
+    blake3::Hasher::new().finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+/// A server and this machine.
+fn pair() -> (Arc<Server>, Arc<Server>) {
+    (Arc::new(Server::remote()), Arc::new(Server::default()))
+}
+
+/// Both directions: download and upload.
+fn both_ways() -> [(Arc<Server>, Arc<Server>); 2] {
+    let (server, here) = pair();
+    [pair(), (here, server)]
+}
+
+#[tokio::test]
+async fn a_file_arrives_with_its_time_and_leaves_nothing_behind() {
+    for size in [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK] {
+        let case = Case::new(size);
+        let (from, to) = pair();
+        let (summary, log) = case.go(&from, &to).await;
+        assert_eq!((summary.done, summary.bytes, summary.transferred), (1, size, size));
+        assert_eq!(log.outcomes.lock().unwrap()[0].verified, Some(Verified::Size));
+        case.assert_whole();
+        let time = |name| std::fs::metadata(case.path(name)).unwrap().modified().unwrap();
+        assert_eq!(time("final"), time("source"));
+    }
+}
+
+#[tokio::test]
+async fn the_same_file_is_not_moved_twice() {
+    let case = Case::new(10);
+    let (from, to) = pair();
+    case.go(&from, &to).await;
+    let (summary, _) = case.go(&from, &to).await;
+    assert_eq!((summary.done, summary.skipped, summary.transferred), (0, 1, 0));
+}
+
+#[tokio::test]
+async fn a_broken_read_goes_on_where_it_was() {
+    let case = Case::new(8 * BLOCK + 5);
+    let (from, to) = pair();
+    *from.breaks_reading.lock().unwrap() = vec![5 * BLOCK + 77];
+    let (summary, log) = case.go(&from, &to).await;
+    assert_eq!((summary.done, *log.retries.lock().unwrap()), (1, 1));
+    assert!(log.resumed.lock().unwrap()[0] >= 4 * BLOCK);
+    assert!(*from.bytes_read.lock().unwrap() <= 10 * BLOCK, "hardly anything is read twice");
+    assert_eq!(log.outcomes.lock().unwrap()[0].verified, Some(Verified::Overlap));
+    case.assert_whole();
+}
+
+#[tokio::test]
+async fn a_broken_write_goes_on_where_it_was() {
+    let case = Case::new(8 * BLOCK + 5);
+    let (to, from) = pair();
+    *to.breaks_writing.lock().unwrap() = vec![5 * BLOCK + 77];
+    let (summary, log) = case.go(&from, &to).await;
+    assert_eq!(summary.done, 1);
+    assert!(log.resumed.lock().unwrap()[0] >= BLOCK);
+    case.assert_whole();
+}
+
+#[tokio::test]
+async fn any_number_of_breaks_is_survived_as_long_as_it_goes_on() {
+    let mut case = Case::new(20 * BLOCK);
+    case.options.retries = 1;
+    let (from, to) = pair();
+    // Each resume opens two reads: the overlap, which is whole, and the rest, which breaks again.
+    *from.breaks_reading.lock().unwrap() = [4 * BLOCK, 1 << 40].repeat(6);
+    from.breaks_reading.lock().unwrap().push(4 * BLOCK);
+    let (summary, log) = case.go(&from, &to).await;
+    assert_eq!(summary.done, 1);
+    assert!(*log.retries.lock().unwrap() >= 4);
+    case.assert_whole();
+}
+
+#[tokio::test]
+async fn an_interrupted_run_is_resumed_by_the_next() {
+    for (from, to) in both_ways() {
+        let case = Case::new(8 * BLOCK);
+        case.interrupt_at(&from, &to, 6 * BLOCK).await;
+        let (summary, log) = case.go(&from, &to).await;
+        assert!(log.resumed.lock().unwrap()[0] >= BLOCK);
+        assert!(summary.transferred < 8 * BLOCK);
+        case.assert_whole();
+    }
+}
+
+#[tokio::test]
+async fn without_resume_it_starts_anew() {
+    let mut case = Case::new(4 * BLOCK);
+    let (from, to) = pair();
+    case.interrupt_at(&from, &to, 3 * BLOCK).await;
+    case.options.resume = false;
+    let (summary, log) = case.go(&from, &to).await;
+    assert_eq!((summary.transferred, log.resumed.lock().unwrap().len()), (4 * BLOCK, 0));
+    case.assert_whole();
+}
+
+#[tokio::test]
+async fn an_edited_part_is_kept_only_as_far_as_it_proves() {
+    let case = Case::new(8 * BLOCK);
+    let (from, to) = pair();
+    *from.breaks_reading.lock().unwrap() = vec![6 * BLOCK];
+    let before = Case { options: Options { retries: 0, ..case.options.clone() }, ..case };
+    before.go(&from, &to).await;
+    let part = before.part();
+    let mut bytes = std::fs::read(&part).unwrap();
+    bytes[usize::try_from(2 * BLOCK + 3).unwrap()] ^= 1;
+    std::fs::write(&part, bytes).unwrap();
+    let (_, log) = before.go(&from, &to).await;
+    assert_eq!(*log.resumed.lock().unwrap(), [2 * BLOCK]);
+    before.assert_whole();
+}
+
+#[tokio::test]
+async fn a_part_that_was_truncated_grown_or_removed_never_spoils_the_file() {
+    for (from, to) in both_ways() {
+        for length in [0, 1, 2 * BLOCK + 1, 20 * BLOCK] {
+            let case = Case::new(8 * BLOCK);
+            case.interrupt_at(&from, &to, 6 * BLOCK).await;
+            std::fs::File::options().write(true).open(case.part()).unwrap().set_len(length).unwrap();
+            case.go(&from, &to).await;
+            case.assert_whole();
+        }
+        let case = Case::new(8 * BLOCK);
+        case.interrupt_at(&from, &to, 6 * BLOCK).await;
+        std::fs::remove_file(case.part()).unwrap();
+        case.go(&from, &to).await;
+        case.assert_whole();
+    }
+}
+
+#[tokio::test]
+async fn a_source_that_changed_under_the_same_size_and_time_is_not_spliced() {
+    for (from, to) in both_ways() {
+        let case = Case::new(8 * BLOCK);
+        case.interrupt_at(&from, &to, 6 * BLOCK).await;
+        let source = case.path("source");
+        let time = std::fs::metadata(&source).unwrap().modified().unwrap();
+        let other: Vec<u8> = contents(8 * BLOCK).iter().map(|b| !b).collect();
+        std::fs::write(&source, other).unwrap();
+        std::fs::File::options().write(true).open(&source).unwrap().set_modified(time).unwrap();
+        let (_, log) = case.go(&from, &to).await;
+        assert_eq!(log.resumed.lock().unwrap().len(), 0);
+        case.assert_whole();
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_journal_means_a_clean_restart() {
+    for damage in [b"".as_slice(), b"{\"version\":99}\n", b"\xff\xfe\n\n\0"] {
+        let case = Case::new(4 * BLOCK);
+        let (from, to) = pair();
+        case.interrupt_at(&from, &to, 3 * BLOCK).await;
+        let journal = case.strays().into_iter().find(|name| name.ends_with(".journal")).unwrap();
+        std::fs::write(case.path("state/transfers").join(journal), damage).unwrap();
+        let (_, log) = case.go(&from, &to).await;
+        assert_eq!(log.resumed.lock().unwrap().len(), 0);
+        case.assert_whole();
+    }
+}
+
+#[tokio::test]
+async fn a_failed_transfer_leaves_the_old_file_whole() {
+    let mut case = Case::new(3 * BLOCK);
+    std::fs::write(case.path("final"), "old").unwrap();
+    case.options.retries = 0;
+    let (from, to) = pair();
+    *from.breaks_reading.lock().unwrap() = vec![2 * BLOCK];
+    let (summary, _) = case.go(&from, &to).await;
+    assert_eq!(summary.failed, 1);
+    assert_eq!(std::fs::read(case.path("final")).unwrap(), b"old");
+}
+
+#[tokio::test]
+async fn retries_end() {
+    let mut case = Case::new(10);
+    case.options.retries = 3;
+    let (from, to) = pair();
+    *from.breaks_reading.lock().unwrap() = vec![0; 10];
+    let (summary, log) = case.go(&from, &to).await;
+    assert_eq!((summary.failed, *log.retries.lock().unwrap()), (1, 3));
+}
+
+#[tokio::test]
+async fn a_wrong_digest_fails_and_never_gets_the_final_name() {
+    let mut case = Case::new(10);
+    case.options.verify = Verify::Digest;
+    let from = Arc::new(Server { lies_about_digests: true, ..Server::remote() });
+    let (summary, log) = case.go(&from, &Arc::new(Server::default())).await;
+    assert_eq!((summary.failed, summary.verify_failed), (1, 1));
+    let outcomes = log.outcomes.lock().unwrap();
+    assert!(matches!(&outcomes[0].status, Status::Failed(e) if e.kind() == ErrorKind::VerifyFailed), "{outcomes:?}");
+    assert!(!case.path("final").exists());
+}
+
+#[tokio::test]
+async fn digest_is_required_where_asked_for() {
+    let mut case = Case::new(10);
+    case.options.verify = Verify::Digest;
+    let (from, to) = pair();
+    let (summary, _) = case.go(&from, &to).await;
+    assert_eq!(summary.failed, 1);
+    let (summary, log) = case.go(&to, &to).await;
+    assert_eq!((summary.done, log.outcomes.lock().unwrap()[0].verified), (1, Some(Verified::Digest)));
+}
+
+#[tokio::test]
+async fn two_jobs_for_one_destination_do_not_mix() {
+    let mut case = Case::new(4 * BLOCK);
+    case.options.limit_rate = Some(40 * BLOCK);
+    let (from, to) = pair();
+    let log: Arc<dyn Observer> = Arc::new(Log::default());
+    let tasks = stream::iter([Task::File(case.job(&from, &to)), Task::File(case.job(&from, &to))]);
+    let summary = run(tasks, &case.options, log, CancellationToken::new()).await.unwrap();
+    assert_eq!((summary.done, summary.failed), (1, 1));
+    case.assert_whole();
+}
+
+#[tokio::test]
+async fn what_is_there_is_kept_replaced_or_compared() {
+    let mut case = Case::new(10);
+    let (from, to) = pair();
+    for (existing, replaced) in [
+        (Existing::Keep, false),
+        (Existing::ReplaceOlder, false),
+        (Existing::Replace, true),
+        (Existing::ReplaceDifferent, true),
+    ] {
+        std::fs::write(case.path("final"), "newer").unwrap();
+        case.options.existing = existing;
+        case.go(&from, &to).await;
+        assert_eq!(std::fs::read(case.path("final")).unwrap() != b"newer", replaced, "{existing:?}");
+    }
+}
+
+#[tokio::test]
+async fn setuid_is_not_restored_and_modes_follow_cp() {
+    use std::os::unix::fs::PermissionsExt;
+    let mut case = Case::new(10);
+    let (from, to) = pair();
+    let (source, target) = (case.path("source"), case.path("final"));
+    let set = |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    let mode = || std::fs::metadata(&target).unwrap().permissions().mode() & 0o7777;
+    set(&source, 0o6751);
+    case.options.existing = Existing::Replace;
+    case.go(&from, &to).await;
+    assert_eq!(mode() & 0o7000, 0);
+    assert_eq!(mode() & 0o700, 0o700, "an executable stays one");
+    set(&target, 0o604);
+    case.go(&from, &to).await;
+    assert_eq!(mode(), 0o604, "what was there keeps its mode");
+    case.options.preserve_mode = true;
+    case.go(&from, &to).await;
+    assert_eq!(mode(), 0o751);
+}
+
+#[tokio::test]
+async fn hostile_names_fail_and_nothing_is_written_outside() {
+    let case = Case::new(10);
+    std::fs::create_dir(case.path("in")).unwrap();
+    std::fs::create_dir(case.path("out")).unwrap();
+    let names = ["..", ".", "", "../escaped", "/tmp/escaped", "a/b", "a\0b"].map(|n| n.as_bytes().to_vec()).to_vec();
+    let bad = names.len() as u64;
+    let from = Arc::new(Server { hostile_names: names, ..Server::remote() });
+    let place = |transport: Arc<dyn Transport>, name: &str| Place {
+        transport,
+        endpoint: Endpoint::parse(case.path(name)).unwrap(),
+    };
+    let observer: Arc<dyn Observer> = Arc::new(Log::default());
+    let options = plan::Options { recursive: true, preserve: false, retries: 0, retry_wait: Duration::from_millis(1) };
+    let (sources, target) = (vec![place(from, "in")], place(Arc::new(Local::new()), "out"));
+    let tasks = plan::copy(sources, target, options, Arc::clone(&observer)).await.unwrap();
+    let summary = run(tasks, &case.options, observer, CancellationToken::new()).await.unwrap();
+    // A name that is empty twice over ("" and ".") is still one each: all of them fail by themselves.
+    assert_eq!((summary.failed, summary.done), (bad, 0));
+    assert_eq!(std::fs::read_dir(case.path("out/in")).unwrap().count(), 0);
+    assert!(!case.path("escaped").exists() && !case.path("out/escaped").exists());
+}
+
+#[tokio::test]
+async fn a_stream_out_goes_on_after_a_break_without_a_gap() {
+    let case = Case::new(3 * BLOCK);
+    let from = Arc::new(Server::remote());
+    *from.breaks_reading.lock().unwrap() = vec![BLOCK + 9, 7];
+    let mut bytes = Vec::new();
+    let log: Arc<dyn Observer> = Arc::new(Log::default());
+    let source = case.at(&from, "source");
+    let written = read_out(&source, &mut bytes, &case.options, log, CancellationToken::new()).await.unwrap();
+    assert_eq!(written, 3 * BLOCK);
+    assert!(bytes == contents(3 * BLOCK));
+}
+
+#[tokio::test]
+async fn a_stream_in_appears_whole_or_not_at_all() {
+    let case = Case::new(0);
+    let to = Arc::new(Server::remote());
+    let destination = case.at(&to, "final");
+    *to.breaks_writing.lock().unwrap() = vec![BLOCK];
+    let log = || -> Arc<dyn Observer> { Arc::new(Log::default()) };
+    let input = contents(2 * BLOCK);
+    let failed = write_in(&mut input.as_slice(), &destination, &case.options, log(), CancellationToken::new()).await;
+    assert_eq!(failed.unwrap_err().kind(), ErrorKind::ConnectionLost);
+    assert!(!case.path("final").exists() && case.strays().is_empty());
+    let outcome = write_in(&mut input.as_slice(), &destination, &case.options, log(), CancellationToken::new()).await;
+    assert_eq!(outcome.unwrap().bytes, Some(2 * BLOCK));
+    assert!(std::fs::read(case.path("final")).unwrap() == input);
+}
+
+#[tokio::test]
+async fn a_dry_run_changes_nothing() {
+    let mut case = Case::new(10);
+    case.options.dry_run = true;
+    let (from, to) = pair();
+    let (_, log) = case.go(&from, &to).await;
+    assert!(matches!(log.outcomes.lock().unwrap()[0].status, Status::Planned));
+    assert!(!case.path("final").exists());
+}
+
+#[tokio::test]
+async fn a_missing_source_is_told_as_such() {
+    let case = Case::new(0);
+    std::fs::remove_file(case.path("source")).unwrap();
+    let (from, to) = pair();
+    let (_, log) = case.go(&from, &to).await;
+    let outcomes = log.outcomes.lock().unwrap();
+    assert!(matches!(&outcomes[0].status, Status::Failed(e) if e.kind() == ErrorKind::NotFound), "{outcomes:?}");
+}
