@@ -1,12 +1,213 @@
-//! FTP and FTPS.
+//! FTP and FTPS (RFC 959, 2389, 2428, 3659, 4217), over suppaftp.
+//!
+//! [`dialogue`](self) greets, secures and logs in on sockets that we open; then suppaftp's client takes the connection
+//! over and carries commands and data connections. Every transfer has a connection of the pool for itself.
 
+use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
+use futures_util::future::join_all;
 
 use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind, Result};
-use crate::transport::{ConnectOptions, Transport};
+use crate::transport::pool::{Lease, Pool};
+use crate::transport::{
+    Algorithm, Capabilities, ConnectOptions, Durability, Entry, EntryStream, Follow, Precision, ReadRange, ReadStream,
+    RemotePath, Replace, SetMetadata, Transport, WriteMode, WriteStream,
+};
+
+mod connect;
+mod connection;
+mod dial;
+mod dialogue;
+mod facts;
+mod features;
+mod list;
+mod listing;
+mod look;
+mod ops;
+mod reply;
+mod stream;
+mod tls;
+mod wire;
+
+use connect::Login;
+use connection::Connection;
+
+/// How many connections are opened at most when the user doesn't say.
+const MAX_CONNECTIONS: usize = 8;
+/// Transfers at once when the user doesn't say: on two cores more don't help, and few servers allow many.
+const CONCURRENCY: usize = 4;
 
 /// Connects and logs in.
-pub async fn connect(_endpoint: &Endpoint, _options: &ConnectOptions) -> Result<Arc<dyn Transport>> {
-    Err(Error::new(ErrorKind::Unsupported, "not built yet"))
+///
+/// # Errors
+/// `ConnectionRefused`, `Timeout`, `Tls`, `AuthFailed`, `TooManyConnections`, `Protocol`.
+pub async fn connect(endpoint: &Endpoint, options: &ConnectOptions) -> Result<Arc<dyn Transport>> {
+    let login = Arc::new(Login::new(endpoint, options));
+    let max = options.max_connections.unwrap_or(MAX_CONNECTIONS);
+    let ftp = Ftp { pool: Pool::new(max, options.timeout), login, max, replaces: AtomicBool::new(true) };
+    ftp.connection().await?.give_back();
+    Ok(Arc::new(ftp))
+}
+
+/// One login at one server.
+struct Ftp {
+    login: Arc<Login>,
+    pool: Pool<Connection>,
+    max: usize,
+    /// Whether renames replaced in one step so far.
+    replaces: AtomicBool,
+}
+
+impl Ftp {
+    async fn connection(&self) -> Result<Lease<Connection>> {
+        self.pool.checkout(|| self.login.open()).await
+    }
+
+    /// Runs commands on a connection of the pool.
+    async fn on_connection<T>(
+        &self,
+        path: &RemotePath,
+        commands: impl AsyncFnOnce(&mut Connection) -> Result<T>,
+    ) -> Result<T> {
+        let mut connection = self.connection().await?;
+        let result = commands(&mut connection).await;
+        connection.give_back();
+        result.map_err(|e| e.at(path))
+    }
+
+    /// Hands on a started transfer; `None` when the try showed that TLS 1.3 doesn't work here, and 1.2 is next.
+    fn settle<T>(&self, begun: Try, opened: Result<T>, path: &RemotePath) -> Result<Option<(Lease<Connection>, T)>> {
+        match opened {
+            Ok(started) => Ok(Some((begun.connection, started))),
+            Err(_) if begun.had_tls13 && self.login.tls12_only() => Ok(None),
+            Err(e) => {
+                begun.connection.give_back();
+                Err(e.at(path))
+            }
+        }
+    }
+
+    async fn begin(&self) -> Result<Try> {
+        let had_tls13 = !self.login.tls12_only();
+        Ok(Try { connection: self.connection().await?, had_tls13 })
+    }
+}
+
+/// A connection on which a transfer is to start.
+struct Try {
+    connection: Lease<Connection>,
+    had_tls13: bool,
+}
+
+impl fmt::Debug for Ftp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ftp").field("login", &self.login).field("pool", &self.pool).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Transport for Ftp {
+    fn capabilities(&self) -> Capabilities {
+        let server = self.login.server();
+        let features = server.map(|server| &server.features);
+        let restarts = server.is_some_and(|server| server.restarts);
+        Capabilities {
+            local: false,
+            resume_read: restarts,
+            // Without REST there is still APPE at the end of a file.
+            resume_write: features.is_some_and(|features| restarts || features.has("SIZE")),
+            random_write: false,
+            set_mtime: features.and_then(|features| features.time_command()).map(|_| Precision::Second),
+            set_mode: features.is_some_and(|features| features.mode_command().is_some()),
+            symlinks: false,
+            atomic_replace: server.is_some_and(|server| server.unix) && self.replaces.load(Ordering::Relaxed),
+            fsync: false,
+            digests: features
+                .map(|features| features.digests().into_iter().map(|(algorithm, _)| algorithm).collect())
+                .unwrap_or_default(),
+            concurrency: CONCURRENCY.min(self.max),
+        }
+    }
+
+    async fn home(&self) -> Result<RemotePath> {
+        match self.login.server() {
+            Some(server) => Ok(server.home.clone()),
+            None => Err(Error::new(ErrorKind::ConnectionLost, "not logged in")),
+        }
+    }
+
+    async fn stat(&self, path: &RemotePath, follow: Follow) -> Result<Entry> {
+        self.on_connection(path, async |connection| look::stat(connection, path, follow).await).await
+    }
+
+    async fn list(&self, path: &RemotePath) -> Result<EntryStream> {
+        list::list(self.connection().await?, path).await
+    }
+
+    async fn open_read(&self, path: &RemotePath, range: ReadRange) -> Result<Box<dyn ReadStream>> {
+        loop {
+            let mut begun = self.begin().await?;
+            let opened = stream::open_read(&mut begun.connection, path, range).await;
+            if let Some((connection, (data, size))) = self.settle(begun, opened, path)? {
+                return Ok(Box::new(stream::FtpRead::new(connection, data, path.clone(), range, size)));
+            }
+        }
+    }
+
+    async fn open_write(&self, path: &RemotePath, mode: WriteMode) -> Result<Box<dyn WriteStream>> {
+        loop {
+            let mut begun = self.begin().await?;
+            let opened = stream::open_write(&mut begun.connection, path, mode).await;
+            if let Some((connection, data)) = self.settle(begun, opened, path)? {
+                return Ok(Box::new(stream::FtpWrite::new(connection, data, path.clone(), mode)));
+            }
+        }
+    }
+
+    async fn rename(&self, from: &RemotePath, to: &RemotePath, replace: Replace, _: Durability) -> Result<()> {
+        let renamed =
+            self.on_connection(from, async |connection| ops::rename(connection, from, to, replace).await).await?;
+        if renamed == ops::Renamed::AfterRemoving {
+            self.replaces.store(false, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    async fn remove_file(&self, path: &RemotePath) -> Result<()> {
+        self.on_connection(path, async |connection| ops::remove_file(connection, path).await).await
+    }
+
+    async fn remove_dir(&self, path: &RemotePath) -> Result<()> {
+        self.on_connection(path, async |connection| ops::remove_dir(connection, path).await).await
+    }
+
+    async fn create_dir(&self, path: &RemotePath) -> Result<()> {
+        self.on_connection(path, async |connection| ops::create_dir(connection, path).await).await
+    }
+
+    async fn set_metadata(&self, path: &RemotePath, metadata: SetMetadata) -> Result<()> {
+        self.on_connection(path, async |connection| ops::set_metadata(connection, path, metadata).await).await
+    }
+
+    async fn read_link(&self, path: &RemotePath) -> Result<Vec<u8>> {
+        self.on_connection(path, async |connection| ops::read_link(connection, path).await).await
+    }
+
+    async fn symlink(&self, _: &[u8], path: &RemotePath) -> Result<()> {
+        // ProFTPD's SITE SYMLINK takes no other target than an existing one, and rewrites it.
+        Err(Error::new(ErrorKind::Unsupported, "FTP makes no symbolic links").at(path))
+    }
+
+    async fn digest(&self, path: &RemotePath, algorithm: Algorithm, range: ReadRange) -> Result<Vec<u8>> {
+        self.on_connection(path, async |connection| ops::digest(connection, path, algorithm, range).await).await
+    }
+
+    async fn close(&self) -> Result<()> {
+        join_all(self.pool.close().into_iter().map(Connection::quit)).await;
+        Ok(())
+    }
 }

@@ -1,0 +1,316 @@
+//! Logging in: everything that is common to the connections of one transport, and how each of them is made.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+use tokio::task::spawn_blocking;
+
+use super::connection::Connection;
+use super::dial::dial_host;
+use super::dialogue::Dialogue;
+use super::features::Features;
+use super::reply::Reply;
+use super::tls::{LoginTls, Trust, Versions};
+use super::wire::{Stream, Wire};
+use crate::endpoint::{Endpoint, Scheme};
+use crate::error::{Error, ErrorKind, Result};
+use crate::transport::{ConnectOptions, RemotePath, Secret, TlsMode};
+
+const ANONYMOUS: &str = "anonymous";
+/// What an anonymous user gives for a password, by custom an address.
+const ANONYMOUS_PASSWORD: &str = "haul@";
+
+/// One user at one server: how to make another connection, and what the ones before have learnt.
+pub(super) struct Login {
+    host: String,
+    port: u16,
+    user: String,
+    options: ConnectOptions,
+    security: Security,
+    trust: OnceLock<Trust>,
+    /// Kept once it is known, so that the user is asked once.
+    password: Mutex<Option<Secret>>,
+    server: OnceLock<Server>,
+    /// The server takes no TLS, and the user allows that.
+    plain: AtomicBool,
+    tls12: AtomicBool,
+    passive: AtomicBool,
+    extended_works: AtomicBool,
+}
+
+/// When a control connection is encrypted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Security {
+    Never,
+    Offered,
+    Explicit,
+    Implicit,
+}
+
+/// What the first connection found out about the server.
+#[derive(Debug)]
+pub(super) struct Server {
+    /// What it offers.
+    pub(super) features: Features,
+    /// Whether reading and writing may start at an offset.
+    pub(super) restarts: bool,
+    /// Whether it names itself a UNIX system, whose rename replaces.
+    pub(super) unix: bool,
+    /// The directory that the login starts in.
+    pub(super) home: RemotePath,
+    telnet: bool,
+}
+
+impl Login {
+    /// Gathers what logging in needs; no network.
+    pub(super) fn new(endpoint: &Endpoint, options: &ConnectOptions) -> Self {
+        let security = match (endpoint.scheme, options.tls) {
+            (Scheme::Ftps, _) => Security::Implicit,
+            (Scheme::Ftpes, _) | (_, TlsMode::Require) => Security::Explicit,
+            (_, TlsMode::Allow) => Security::Offered,
+            (_, TlsMode::Off) => Security::Never,
+        };
+        let password = match &endpoint.user {
+            // A password meant for an account elsewhere is not for everybody's.
+            None => Some(endpoint.password.clone().unwrap_or_else(|| Secret::new(ANONYMOUS_PASSWORD))),
+            Some(_) => endpoint.password.clone().or_else(|| options.password.clone()),
+        };
+        Self {
+            host: endpoint.host.clone(),
+            port: endpoint.effective_port(),
+            user: endpoint.user.clone().unwrap_or_else(|| ANONYMOUS.to_owned()),
+            options: options.clone(),
+            security,
+            trust: OnceLock::new(),
+            password: Mutex::new(password),
+            server: OnceLock::new(),
+            plain: AtomicBool::new(false),
+            tls12: AtomicBool::new(false),
+            passive: AtomicBool::new(false),
+            extended_works: AtomicBool::new(false),
+        }
+    }
+
+    /// Connects, secures and logs in.
+    ///
+    /// # Errors
+    /// See [`super::connect`].
+    pub(super) async fn open(self: &Arc<Self>) -> Result<Connection> {
+        self.try_open().await.map_err(|e| e.at(format!("{}:{}", self.host, self.port)))
+    }
+
+    /// Returns what the first connection found out; `None` before it.
+    pub(super) fn server(&self) -> Option<&Server> {
+        self.server.get()
+    }
+
+    /// Returns the longest wait without progress.
+    pub(super) fn timeout(&self) -> Duration {
+        self.options.timeout
+    }
+
+    /// Returns whether only PASV works here.
+    pub(super) fn passive_only(&self) -> bool {
+        self.passive.load(Ordering::Relaxed)
+    }
+
+    /// Notes which way a data connection was opened.
+    pub(super) fn note_passive(&self, extended: bool) {
+        if extended {
+            self.extended_works.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Turns to PASV for good, unless EPSV has worked before; returns whether it did.
+    pub(super) fn give_up_extended(&self) -> bool {
+        !self.extended_works.load(Ordering::Relaxed) && !self.passive.swap(true, Ordering::Relaxed)
+    }
+
+    /// Returns whether new connections use TLS 1.2 only.
+    pub(super) fn tls12_only(&self) -> bool {
+        self.tls12.load(Ordering::Relaxed)
+    }
+
+    /// Makes new connections use TLS 1.2; returns whether that is news.
+    pub(super) fn give_up_tls13(&self) -> bool {
+        !self.tls12.swap(true, Ordering::Relaxed)
+    }
+
+    async fn try_open(self: &Arc<Self>) -> Result<Connection> {
+        let timeout = self.timeout();
+        let tcp = dial_host(&self.host, self.port, timeout).await?;
+        let mut tls = None;
+        let mut dialogue = if self.security == Security::Implicit {
+            let implicit = tls.insert(self.new_tls()?);
+            Dialogue::new(implicit.connect(tcp).await?)
+        } else {
+            Dialogue::new(Wire::new(Stream::Plain(tcp), timeout))
+        };
+        let greeting = dialogue.greeting().await?;
+        if self.wants_upgrade() && self.agree_on_tls(&mut dialogue).await? {
+            dialogue = dialogue.start_tls(tls.insert(self.new_tls()?)).await.map_err(|e| self.explain_tls(e))?;
+        }
+        if tls.is_some() {
+            dialogue.protect_data().await?;
+        }
+        let password = self.password().await?;
+        dialogue.login(&self.user, &password).await?;
+        self.prepare(&mut dialogue, &greeting).await?;
+        let telnet = self.server().is_some_and(|server| server.telnet);
+        Connection::adopt(dialogue.into_wire()?, tls, telnet, Arc::clone(self)).await
+    }
+
+    fn wants_upgrade(&self) -> bool {
+        match self.security {
+            Security::Explicit => true,
+            Security::Offered => !self.plain.load(Ordering::Relaxed),
+            Security::Never | Security::Implicit => false,
+        }
+    }
+
+    /// Asks the server for TLS; `false` when it has none and may go without.
+    async fn agree_on_tls(&self, dialogue: &mut Dialogue) -> Result<bool> {
+        let reply = dialogue.ask("AUTH TLS").await?;
+        if reply.code() == 234 {
+            return Ok(true);
+        }
+        if self.security == Security::Explicit || reply.code() / 100 == 4 {
+            return Err(reply
+                .error("the server refuses TLS")
+                .with_kind(if reply.code() / 100 == 4 { ErrorKind::Busy } else { ErrorKind::Tls })
+                .with_hint("nothing secret was sent; ftp:// with --tls off goes without encryption"));
+        }
+        // A server that has not agreed once is not asked again; one that has may not fall back.
+        match self.trust.get() {
+            Some(_) => Err(reply.error("the server refuses TLS, which it took before").with_kind(ErrorKind::Tls)),
+            None => {
+                self.plain.store(true, Ordering::Relaxed);
+                Ok(false)
+            }
+        }
+    }
+
+    fn new_tls(&self) -> Result<LoginTls> {
+        let trust = match self.trust.get() {
+            Some(trust) => trust,
+            None => {
+                let trust = Trust::new(&self.host, self.options.tls_ca.as_deref())?;
+                self.trust.get_or_init(|| trust)
+            }
+        };
+        let versions = if self.tls12_only() { Versions::Tls12 } else { Versions::All };
+        LoginTls::new(trust, versions, self.timeout())
+    }
+
+    fn explain_tls(&self, error: Error) -> Error {
+        match self.security {
+            Security::Offered if error.hint().is_none() => {
+                error.with_hint("--tls off goes without encryption, where that is acceptable")
+            }
+            _ => error,
+        }
+    }
+
+    async fn password(&self) -> Result<Secret> {
+        // Held while asking, so that several connections don't ask at once.
+        let mut password = self.password.lock().await;
+        if let Some(known) = &*password {
+            return Ok(known.clone());
+        }
+        let prompt = Arc::clone(&self.options.prompt);
+        let question = format!("Password for {} at {}: ", self.user, self.host);
+        let answer = spawn_blocking(move || prompt.secret(&question)).await.ok().flatten();
+        let answer = answer.ok_or_else(|| {
+            Error::new(ErrorKind::AuthFailed, "no password for the login")
+                .with_hint("give it with --password-file or in HAUL_PASSWORD")
+        })?;
+        Ok(password.insert(answer).clone())
+    }
+
+    /// Sets the connection up, and finds out about the server when it is the first.
+    async fn prepare(&self, dialogue: &mut Dialogue, greeting: &Reply) -> Result<()> {
+        if self.server().is_none() {
+            let server = explore(dialogue, greeting).await?;
+            let _ = self.server.set(server);
+        }
+        let features = self.server().map(|server| &server.features);
+        let facts = features.and_then(Features::facts_command);
+        let utf8 = features.is_some_and(|features| features.has("UTF8"));
+        let mut commands = vec!["TYPE I"];
+        commands.extend(utf8.then_some("OPTS UTF8 ON"));
+        commands.extend(facts.as_deref());
+        let replies = dialogue.ask_all(&commands).await?;
+        match replies.first() {
+            Some(binary) if !binary.is_ok() => Err(binary.error("TYPE I, binary transfers")),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl std::fmt::Debug for Login {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Login({}@{}:{}, {:?})", self.user, self.host, self.port, self.security)
+    }
+}
+
+async fn explore(dialogue: &mut Dialogue, greeting: &Reply) -> Result<Server> {
+    let replies = dialogue.ask_all(&["FEAT", "SITE HELP", "SYST", "PWD"]).await?;
+    let [feat, site, syst, pwd] = replies.as_slice() else {
+        return Err(Error::new(ErrorKind::Protocol, "replies are missing"));
+    };
+    let features = Features::new(feat, site);
+    // Servers without FEAT may still do it; the probe is undone at once.
+    let restarts = features.restarts() || {
+        let probe = dialogue.ask_all(&["REST 1", "REST 0"]).await?;
+        probe.iter().all(|reply| reply.code() == 350)
+    };
+    let home = match pwd.code() {
+        257 => RemotePath::root().resolve(quoted(pwd.first_text()))?,
+        _ => RemotePath::root(),
+    };
+    let unix = syst.words().to_ascii_uppercase().contains("UNIX");
+    let telnet = features.takes_telnet(greeting);
+    Ok(Server { features, restarts, unix, home, telnet })
+}
+
+/// Reads the path out of a 257: in quotes, with quotes inside doubled (RFC 959, appendix II).
+fn quoted(text: &[u8]) -> Vec<u8> {
+    let Some(start) = text.iter().position(|&b| b == b'"') else {
+        return text.split(|&b| b == b' ').next().unwrap_or_default().to_vec();
+    };
+    let mut path = Vec::new();
+    let mut rest = text[start + 1..].iter().copied().peekable();
+    while let Some(byte) = rest.next() {
+        if byte == b'"' && rest.next_if_eq(&b'"').is_none() {
+            break;
+        }
+        path.push(byte);
+    }
+    path
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_the_working_directory() {
+        assert_eq!(quoted(b"\"/a b\" is the current directory"), b"/a b");
+        assert_eq!(quoted(b"\"/say \"\"hi\"\"\" is it"), b"/say \"hi\"");
+        assert_eq!(quoted(b"/plain is it"), b"/plain");
+    }
+
+    #[test]
+    fn a_password_from_the_environment_is_not_given_to_anonymous_servers() {
+        let options = ConnectOptions { password: Some(Secret::new("mine")), ..ConnectOptions::default() };
+        let password = |url: &str| {
+            let login = Login::new(&Endpoint::parse(url).unwrap(), &options);
+            login.password.try_lock().unwrap().clone().map(|secret| secret.expose().to_owned())
+        };
+        assert_eq!(password("ftp://h/").as_deref(), Some(ANONYMOUS_PASSWORD));
+        assert_eq!(password("ftp://me@h/").as_deref(), Some("mine"));
+        assert_eq!(password("ftp://me:url@h/").as_deref(), Some("url"));
+    }
+}

@@ -1,0 +1,396 @@
+//! One control connection, logged in, in suppaftp's hands: commands, and data connections for transfers.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::FutureExt;
+use rustix::net::RecvFlags;
+use suppaftp::tokio::{AsyncTlsConnector, ImplAsyncFtpStream, TransferStream};
+use suppaftp::types::ReplyTooLarge;
+use suppaftp::{Encoding, FtpError, FtpResult, Mode, Status};
+use tokio::net::TcpStream;
+
+use super::connect::Login;
+use super::dial::dial;
+use super::reply::Reply;
+use super::tls::LoginTls;
+use super::wire::{Stream, Transcript, Wire};
+use crate::error::{Error, ErrorKind, Result};
+use crate::transport::RemotePath;
+use crate::transport::pool::Pooled;
+
+/// How often a data connection that the server can't open just now (425) is asked for again, and the first pause.
+const BUSY_RETRIES: u32 = 5;
+const BUSY_PAUSE: Duration = Duration::from_millis(10);
+
+/// One control connection and what is known about its state.
+pub(super) struct Connection {
+    client: ImplAsyncFtpStream<Wire>,
+    login: Arc<Login>,
+    transcript: Transcript,
+    tls13: bool,
+    broken: bool,
+    dialled: Arc<Dialled>,
+}
+
+/// What became of the last attempt to open a data connection.
+#[derive(Default)]
+struct Dialled {
+    reached: AtomicBool,
+    failed: AtomicBool,
+}
+
+/// What a data connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Transfer {
+    /// `RETR` from an offset.
+    Read(u64),
+    /// `STOR` from an offset.
+    Write(u64),
+    /// `APPE`.
+    Append,
+    /// `MLSD`, with the path.
+    MachineList,
+    /// `LIST -a` of the current directory.
+    ListAll,
+    /// `LIST` of the current directory.
+    List,
+}
+
+impl Connection {
+    /// Hands a connection that is logged in to suppaftp.
+    ///
+    /// suppaftp's client can only be made from a fresh TCP connection that greets, and is given a stream of ours only
+    /// when it upgrades that to TLS. So it sees a greeting and an `AUTH` over a socket pair, and its connector then
+    /// hands it the real connection, plain or not.
+    pub(super) async fn adopt(wire: Wire, tls: Option<LoginTls>, telnet: bool, login: Arc<Login>) -> Result<Self> {
+        let transcript = Transcript::default();
+        let dialled: Arc<Dialled> = Arc::default();
+        let tls13 = wire.is_tls13();
+        let timeout = login.timeout();
+        let wire = wire.adopted(telnet, transcript.clone());
+        let connector = Connector { control: Mutex::new(Some(wire)), tls, timeout };
+        let client = take_over(connector, Arc::clone(&dialled), timeout)
+            .await
+            .map_err(|e| Error::new(ErrorKind::Other, "hand over the connection").with_source(e))?;
+        Ok(Self { client, login, transcript, tls13, broken: false, dialled })
+    }
+
+    /// Sends one command, whose path must hold no line break, and returns the reply, whatever it says.
+    ///
+    /// # Errors
+    /// `InvalidPath` before anything is sent; those of a broken connection; that of a 421.
+    pub(super) async fn ask(&mut self, verb: &str, path: &RemotePath) -> Result<Reply> {
+        check(path)?;
+        self.ask_raw(&[verb.as_bytes(), b" ", path.as_bytes()].concat()).await
+    }
+
+    /// Sends one command line as it is.
+    pub(super) async fn ask_raw(&mut self, line: &[u8]) -> Result<Reply> {
+        // No code is expected, so that every reply comes back with its text.
+        match self.client.custom_command(Bytes.decode(line), &[]).await {
+            Ok(response) | Err(FtpError::UnexpectedResponse(response)) => self.received(&response.body),
+            Err(e) => Err(self.failure(e)),
+        }
+    }
+
+    /// Opens a data connection and starts a transfer on it.
+    ///
+    /// # Errors
+    /// `Refused` with the reply when the server says no, so that the caller can ask why.
+    pub(super) async fn transfer(
+        &mut self,
+        what: Transfer,
+        path: &RemotePath,
+    ) -> Result<TransferStream<Wire>, Refusal> {
+        check(path)?;
+        let mut busy = 0;
+        loop {
+            let extended = !self.login.passive_only();
+            self.client.set_mode(if extended { Mode::ExtendedPassive } else { Mode::Passive });
+            self.dialled.reached.store(false, Ordering::Relaxed);
+            self.dialled.failed.store(false, Ordering::Relaxed);
+            let error = match self.start(what, path).await {
+                Ok(stream) => {
+                    self.login.note_passive(extended);
+                    return Ok(stream);
+                }
+                Err(error) => error,
+            };
+            let code = match &error {
+                FtpError::UnexpectedResponse(response) => Reply::parse(&response.body).map_or(0, |reply| reply.code()),
+                _ => 0,
+            };
+            let reached = self.dialled.reached.load(Ordering::Relaxed);
+            let unreachable = self.dialled.failed.load(Ordering::Relaxed);
+            if code == 425 && busy < BUSY_RETRIES {
+                tokio::time::sleep(BUSY_PAUSE * 2u32.pow(busy)).await;
+                busy += 1;
+            } else if extended && !reached && (unreachable || code >= 500) && self.login.give_up_extended() {
+                tracing::debug!("EPSV doesn't work here, going on with PASV");
+            } else {
+                return Err(self.refusal(error));
+            }
+        }
+    }
+
+    /// Makes the error of a transfer that failed at its end; what the server said counts more than how the socket broke.
+    pub(super) fn transfer_failure(&mut self, error: FtpError) -> Refusal {
+        let said = self.transcript.text();
+        self.broken = true;
+        match Reply::parse(last_reply(&said)) {
+            Ok(reply) if reply.code() >= 400 => self.refused(reply),
+            _ => self.refusal(error),
+        }
+    }
+
+    /// Returns what the server said at the end of the last transfer.
+    pub(super) fn last_words(&self) -> String {
+        Reply::parse(&self.transcript.text()).map(|reply| reply.words()).unwrap_or_default()
+    }
+
+    /// Says goodbye, briefly.
+    pub(super) async fn quit(mut self) {
+        let _ = tokio::time::timeout(Duration::from_secs(1), self.client.quit()).await;
+    }
+
+    /// Returns what is common to all connections of the transport.
+    pub(super) fn login(&self) -> &Arc<Login> {
+        &self.login
+    }
+
+    async fn start(&mut self, what: Transfer, path: &RemotePath) -> FtpResult<TransferStream<Wire>> {
+        let name = Bytes.decode(path.as_bytes());
+        let offset = match what {
+            Transfer::Read(offset) | Transfer::Write(offset) => offset,
+            _ => 0,
+        };
+        self.client.resume_transfer(usize::try_from(offset).map_err(too_far)?).await?;
+        let begun = [Status::AboutToSend, Status::AlreadyOpen];
+        let listing = match what {
+            Transfer::Read(_) => return self.client.retr_as_stream(name).await,
+            Transfer::Write(_) => return self.client.put_with_stream(name).await,
+            Transfer::Append => return self.client.append_with_stream(name).await,
+            Transfer::MachineList => format!("MLSD {name}"),
+            Transfer::ListAll => "LIST -a".to_owned(),
+            Transfer::List => "LIST".to_owned(),
+        };
+        Ok(self.client.custom_data_command(listing, &begun).await?.1)
+    }
+
+    fn received(&mut self, raw: &[u8]) -> Result<Reply> {
+        let reply = Reply::parse(raw).inspect_err(|_| self.broken = true)?;
+        if reply.code() == 421 {
+            self.broken = true;
+            return Err(reply.error("the server hung up"));
+        }
+        Ok(reply)
+    }
+
+    fn refusal(&mut self, error: FtpError) -> Refusal {
+        match error {
+            FtpError::UnexpectedResponse(response) => match self.received(&response.body) {
+                Ok(reply) => self.refused(reply),
+                Err(e) => Refusal::Failed(e),
+            },
+            FtpError::SecureError(text) => {
+                self.broken = true;
+                let error = Error::new(ErrorKind::Tls, format!("TLS on the data connection: {text}"));
+                Refusal::Failed(self.without_tls13(error))
+            }
+            other => Refusal::Failed(self.failure(other)),
+        }
+    }
+
+    fn refused(&mut self, reply: Reply) -> Refusal {
+        match reply.code() {
+            // The server demands a resumed session and doesn't take ours for one.
+            425 | 426 | 435 | 522 if mentions_tls(&reply) => {
+                let error = reply.error("TLS on the data connection").with_kind(ErrorKind::Tls);
+                Refusal::Failed(self.without_tls13(error))
+            }
+            _ => Refusal::Said(reply),
+        }
+    }
+
+    /// Makes new connections use TLS 1.2 when this one has 1.3; then a fresh attempt can succeed.
+    fn without_tls13(&mut self, error: Error) -> Error {
+        self.broken = true;
+        if !self.tls13 || !self.login.give_up_tls13() {
+            return error;
+        }
+        tracing::debug!("{error}: going on with TLS 1.2");
+        error.with_kind(ErrorKind::ConnectionLost)
+    }
+
+    fn failure(&mut self, error: FtpError) -> Error {
+        let unreachable = self.dialled.failed.swap(false, Ordering::Relaxed);
+        self.broken |= !unreachable;
+        match error {
+            FtpError::ConnectionError(e) if e.get_ref().is_some_and(|inner| inner.is::<ReplyTooLarge>()) => {
+                Error::new(ErrorKind::Protocol, "the server's reply has no end")
+            }
+            FtpError::ConnectionError(e) if unreachable => Error::io("open a data connection", e),
+            FtpError::ConnectionError(e) => Error::io("control connection", e),
+            FtpError::SecureError(text) => Error::new(ErrorKind::Tls, text),
+            other => Error::new(ErrorKind::Protocol, "control connection").with_source(other),
+        }
+    }
+}
+
+impl Pooled for Connection {
+    fn is_usable(&self) -> bool {
+        // Bytes that wait while nothing was asked are a goodbye (421 timeout) or the end.
+        let quiet = || {
+            self.client.get_ref().now_or_never().is_some_and(|tcp| {
+                rustix::net::recv(&*tcp, &mut [0u8; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT)
+                    == Err(rustix::io::Errno::AGAIN)
+            })
+        };
+        !self.broken && !(self.tls13 && self.login.tls12_only()) && quiet()
+    }
+}
+
+/// Why a transfer didn't start or didn't end well.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    /// The server said no, and the connection can still be used.
+    Said(Reply),
+    /// Something broke.
+    Failed(Error),
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// Refuses a path that can't be sent on one line (S8).
+pub(super) fn check(path: &RemotePath) -> Result<()> {
+    match path.as_bytes().iter().any(|b| matches!(b, b'\r' | b'\n' | 0)) {
+        true => Err(Error::new(ErrorKind::InvalidPath, "FTP has no way to name a path with a line break").at(path)),
+        false => Ok(()),
+    }
+}
+
+async fn take_over(
+    connector: Connector,
+    dialled: Arc<Dialled>,
+    timeout: Duration,
+) -> FtpResult<ImplAsyncFtpStream<Wire>> {
+    let (mut ours, theirs) = UnixStream::pair().map_err(FtpError::ConnectionError)?;
+    theirs.set_nonblocking(true).map_err(FtpError::ConnectionError)?;
+    let theirs = TcpStream::from_std(OwnedFd::from(theirs).into()).map_err(FtpError::ConnectionError)?;
+    ours.write_all(b"220 ready\r\n").map_err(FtpError::ConnectionError)?;
+    let mut client = ImplAsyncFtpStream::connect_with_stream(theirs).await?.passive_stream_builder(move |address| {
+        let dialled = Arc::clone(&dialled);
+        Box::pin(async move { open_data(address, &dialled, timeout).await })
+    });
+    client.set_encoding(Bytes).await;
+    // The address of a 227 is never used, only its port.
+    client.set_passive_nat_workaround(true);
+    ours.write_all(b"234 go ahead\r\n").map_err(FtpError::ConnectionError)?;
+    client.into_secure(connector, "").await
+}
+
+async fn open_data(address: SocketAddr, dialled: &Dialled, timeout: Duration) -> FtpResult<TcpStream> {
+    let result = dial(address, timeout).await;
+    let noted = if result.is_ok() { &dialled.reached } else { &dialled.failed };
+    noted.store(true, Ordering::Relaxed);
+    result.map_err(FtpError::ConnectionError)
+}
+
+/// Gives suppaftp its streams: first the control connection that is there already, then data connections.
+struct Connector {
+    control: Mutex<Option<Wire>>,
+    tls: Option<LoginTls>,
+    timeout: Duration,
+}
+
+#[async_trait]
+impl AsyncTlsConnector for Connector {
+    type Stream = Wire;
+
+    async fn connect(&self, _: &str, tcp: TcpStream) -> FtpResult<Wire> {
+        let control = self.control.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match (control, &self.tls) {
+            (Some(control), _) => Ok(control),
+            (None, None) => Ok(Wire::new(Stream::Plain(tcp), self.timeout)),
+            (None, Some(tls)) => tls.connect(tcp).await.map_err(|e| match e.kind() {
+                ErrorKind::Timeout => FtpError::ConnectionError(std::io::ErrorKind::TimedOut.into()),
+                _ => FtpError::SecureError(e.chain()),
+            }),
+        }
+    }
+}
+
+impl std::fmt::Debug for Connector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Connector")
+    }
+}
+
+/// Carries bytes through suppaftp's strings without loss: each byte is the character of that number.
+#[derive(Debug, Clone, Copy)]
+struct Bytes;
+
+impl Encoding for Bytes {
+    fn decode(&self, bytes: &[u8]) -> String {
+        bytes.iter().map(|&byte| char::from(byte)).collect()
+    }
+
+    fn encode(&self, text: &str) -> std::io::Result<Vec<u8>> {
+        let byte = |c: char| u8::try_from(u32::from(c)).map_err(|_| std::io::ErrorKind::InvalidInput.into());
+        text.chars().map(byte).collect()
+    }
+}
+
+fn too_far(_: std::num::TryFromIntError) -> FtpError {
+    FtpError::ConnectionError(std::io::Error::new(
+        std::io::ErrorKind::Unsupported,
+        "an offset that this machine can't count to",
+    ))
+}
+
+fn mentions_tls(reply: &Reply) -> bool {
+    let words = reply.words().to_ascii_lowercase();
+    ["ssl", "tls", "session reuse"].iter().any(|word| words.contains(word))
+}
+
+/// Cuts off a 150 in front of the reply that ended the transfer.
+fn last_reply(said: &[u8]) -> &[u8] {
+    let mut rest = said;
+    while let Ok(Some(end)) = super::reply::reply_length(rest) {
+        if end == rest.len() {
+            break;
+        }
+        rest = &rest[end..];
+    }
+    rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_pass_through_suppaftp_unchanged() {
+        let all: Vec<u8> = (0..=255).collect();
+        assert_eq!(Bytes.encode(&Bytes.decode(&all)).unwrap(), all);
+        assert!(Bytes.encode("日").is_err());
+    }
+
+    #[test]
+    fn the_last_reply_is_the_verdict() {
+        assert_eq!(last_reply(b"150 here\r\n226-a\r\n226 b\r\n"), b"226-a\r\n226 b\r\n");
+        assert_eq!(last_reply(b"426 cut\r\n"), b"426 cut\r\n");
+        assert_eq!(last_reply(b"150 here\r\n45"), b"45");
+    }
+}

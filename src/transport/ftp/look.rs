@@ -1,0 +1,242 @@
+//! Looking at one path, and asking a second question where a bare 550 can mean several things.
+
+use super::connection::{Connection, Refusal};
+use super::facts::{Fact, parse_facts, parse_time};
+use super::list::Listing;
+use super::reply::Reply;
+use crate::error::{Error, ErrorKind, Result};
+use crate::transport::{Entry, FileKind, Follow, RemotePath};
+
+/// What a look at a path found.
+#[derive(Debug)]
+pub(super) enum Look {
+    /// It is there.
+    Found(Entry),
+    /// It is not, as the server said, or as the listing of its directory shows.
+    Missing,
+    /// The server doesn't let us know.
+    Hidden(Reply),
+}
+
+/// What a refused command had wanted of the path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// A file that is there.
+    File,
+    /// A directory that is there.
+    Directory,
+    /// A directory that is there and empty.
+    EmptyDirectory,
+    /// To make a file, or replace it.
+    NewFile,
+    /// A name that is free.
+    FreeName,
+}
+
+/// Returns the entry of a path.
+pub(super) async fn stat(connection: &mut Connection, path: &RemotePath, follow: Follow) -> Result<Entry> {
+    match look(connection, path, follow).await? {
+        Look::Found(entry) => Ok(entry),
+        Look::Missing => Err(Error::new(ErrorKind::NotFound, "no such file or directory")),
+        Look::Hidden(reply) => {
+            let error = reply.error_at("look at", path.as_bytes());
+            let kind = if error.kind() == ErrorKind::Other { ErrorKind::PermissionDenied } else { error.kind() };
+            Err(error.with_kind(kind))
+        }
+    }
+}
+
+/// Makes the error of a refused command, asking the server what is at the path where its words don't tell.
+pub(super) async fn explain(
+    connection: &mut Connection,
+    reply: &Reply,
+    what: &str,
+    path: &RemotePath,
+    wanted: Wanted,
+) -> Error {
+    let error = reply.error_at(what, path.as_bytes());
+    let told = reply.kind(path.as_bytes());
+    // "No such directory" is said of files too.
+    let doubtful = told == Some(ErrorKind::NotFound) && wanted == Wanted::Directory;
+    if told.is_some() && !doubtful {
+        return error;
+    }
+    let kind = match look(connection, path, Follow::Nothing).await {
+        Ok(Look::Found(entry)) => kind_of_refusal(connection, path, &entry, wanted).await,
+        Ok(Look::Missing) if matches!(wanted, Wanted::NewFile | Wanted::FreeName) => {
+            match parent_is_there(connection, path).await {
+                Some(true) => ErrorKind::PermissionDenied,
+                Some(false) => ErrorKind::NotFound,
+                None => error.kind(),
+            }
+        }
+        Ok(Look::Missing) => ErrorKind::NotFound,
+        Ok(Look::Hidden(_)) => ErrorKind::PermissionDenied,
+        Err(_) => error.kind(),
+    };
+    error.with_kind(kind)
+}
+
+async fn kind_of_refusal(connection: &mut Connection, path: &RemotePath, entry: &Entry, wanted: Wanted) -> ErrorKind {
+    match wanted {
+        Wanted::FreeName => ErrorKind::AlreadyExists,
+        Wanted::File | Wanted::NewFile if entry.is_dir() => ErrorKind::IsADirectory,
+        Wanted::Directory | Wanted::EmptyDirectory if entry.kind == FileKind::File => ErrorKind::NotADirectory,
+        Wanted::EmptyDirectory if has_entries(connection, path).await => ErrorKind::DirectoryNotEmpty,
+        _ => ErrorKind::PermissionDenied,
+    }
+}
+
+/// Looks at a path, with MLST or by what SIZE, CWD and the listing of its directory tell together.
+pub(super) async fn look(connection: &mut Connection, path: &RemotePath, follow: Follow) -> Result<Look> {
+    let machine = connection.login().server().is_some_and(|server| server.features.machine_lists());
+    if machine {
+        let reply = connection.ask("MLST", path).await?;
+        if reply.is_ok() {
+            let entry = entry_of(&reply, path)?;
+            return refine(connection, path, follow, entry).await;
+        }
+        match reply.kind(path.as_bytes()) {
+            Some(ErrorKind::NotFound) => return Ok(Look::Missing),
+            Some(ErrorKind::Unsupported) => {}
+            Some(_) => return Ok(Look::Hidden(reply)),
+            None => return search(connection, path, reply).await,
+        }
+    }
+    if follow == Follow::Nothing
+        && let Some(entry) = in_parent(connection, path).await?
+    {
+        return match entry {
+            Some(entry) if entry.kind == FileKind::File => exact(connection, path, entry).await.map(Look::Found),
+            Some(entry) => Ok(Look::Found(entry)),
+            None => Ok(Look::Missing),
+        };
+    }
+    follow_to(connection, path).await
+}
+
+/// Reads the one line of facts in a reply to MLST.
+fn entry_of(reply: &Reply, path: &RemotePath) -> Result<Entry> {
+    let line = reply.inner_lines().next().unwrap_or_default();
+    // One space in front, as the standard has it; some servers put the code there.
+    let line = line.strip_prefix(b"250-").unwrap_or(line);
+    let line = line.strip_prefix(b" ").filter(|rest| rest.contains(&b'=')).unwrap_or(line);
+    let name = path.file_name().unwrap_or_default();
+    match parse_facts(line) {
+        Some(Fact::Entry(entry)) => Ok(Entry { name: name.to_vec(), ..entry }),
+        Some(Fact::Around) => Ok(Entry::new(name, FileKind::Directory)),
+        None => Err(reply.error("look at").with_kind(ErrorKind::Protocol)),
+    }
+}
+
+/// Settles what MLST leaves open about links: Pure-FTPd reports the link, pyftpdlib its target, and ProFTPD the kind of
+/// the target with size, time and mode of the link.
+async fn refine(connection: &mut Connection, path: &RemotePath, follow: Follow, entry: Entry) -> Result<Look> {
+    match (entry.kind, follow) {
+        (FileKind::Symlink, Follow::Links) => follow_to(connection, path).await,
+        // Modes of links are always 0777, modes of others hardly ever.
+        (FileKind::File, Follow::Links) if entry.mode == Some(0o777) => {
+            let looked_like = entry.size;
+            let mut entry = exact(connection, path, entry).await?;
+            entry.mode = entry.mode.filter(|_| entry.size == looked_like);
+            Ok(Look::Found(entry))
+        }
+        (_, Follow::Nothing) if entry.mode == Some(0o777) && entry.kind != FileKind::Symlink => {
+            Ok(Look::Found(in_parent(connection, path).await?.flatten().unwrap_or(entry)))
+        }
+        _ => Ok(Look::Found(entry)),
+    }
+}
+
+/// Asks for the exact size and time of a file.
+async fn exact(connection: &mut Connection, path: &RemotePath, mut entry: Entry) -> Result<Entry> {
+    if let Some(size) = size(connection, path).await? {
+        entry.size = Some(size);
+    }
+    let reply = connection.ask("MDTM", path).await?;
+    if reply.code() == 213 {
+        entry.mtime = parse_time(reply.first_text().trim_ascii()).or(entry.mtime);
+    }
+    Ok(entry)
+}
+
+/// Returns the size of a file; `None` where the server doesn't say.
+pub(super) async fn size(connection: &mut Connection, path: &RemotePath) -> Result<Option<u64>> {
+    let reply = connection.ask("SIZE", path).await?;
+    let digits = std::str::from_utf8(reply.first_text()).unwrap_or_default().trim();
+    Ok((reply.code() == 213).then(|| digits.parse().ok()).flatten())
+}
+
+/// Looks by SIZE and CWD, both of which follow links.
+async fn follow_to(connection: &mut Connection, path: &RemotePath) -> Result<Look> {
+    let name = path.file_name().unwrap_or_default();
+    if let Some(size) = size(connection, path).await? {
+        let entry = Entry { size: Some(size), ..Entry::new(name, FileKind::File) };
+        let reply = connection.ask("MDTM", path).await?;
+        let mtime = if reply.code() == 213 { parse_time(reply.first_text().trim_ascii()) } else { None };
+        return Ok(Look::Found(Entry { mtime, ..entry }));
+    }
+    let reply = connection.ask("CWD", path).await?;
+    match reply.kind(path.as_bytes()) {
+        _ if reply.is_ok() => Ok(Look::Found(Entry::new(name, FileKind::Directory))),
+        Some(ErrorKind::NotFound) => Ok(Look::Missing),
+        _ => search(connection, path, reply).await,
+    }
+}
+
+/// Looks for a path in the listing of its directory; where that is refused, in the one above.
+async fn search(connection: &mut Connection, path: &RemotePath, reply: Reply) -> Result<Look> {
+    match in_parent(connection, path).await? {
+        Some(Some(entry)) if entry.kind == FileKind::Symlink => Ok(Look::Missing),
+        Some(Some(entry)) => Ok(Look::Found(entry)),
+        Some(None) => Ok(Look::Missing),
+        None => match parent_is_there(connection, path).await {
+            Some(false) => Ok(Look::Missing),
+            _ => Ok(Look::Hidden(reply)),
+        },
+    }
+}
+
+/// Returns whether the directory that should hold a path exists; `None` where nobody can tell.
+async fn parent_is_there(connection: &mut Connection, path: &RemotePath) -> Option<bool> {
+    let mut directory = path.parent()?;
+    loop {
+        if connection.ask("CWD", &directory).await.ok()?.is_ok() {
+            return Some(true);
+        }
+        match in_parent(connection, &directory).await.ok()? {
+            Some(Some(entry)) => return if entry.kind == FileKind::File { Some(false) } else { None },
+            Some(None) => return Some(false),
+            None => directory = directory.parent()?,
+        }
+    }
+}
+
+/// Returns the entry of a path in the listing of its directory, `Some(None)` when it isn't there; `None` when the
+/// directory can't be listed.
+pub(super) async fn in_parent(connection: &mut Connection, path: &RemotePath) -> Result<Option<Option<Entry>>> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Ok(None);
+    };
+    let mut listing = match Listing::open(connection, &parent).await {
+        Ok(listing) => listing,
+        Err(Refusal::Said(_)) => return Ok(None),
+        Err(Refusal::Failed(e)) => return Err(e),
+    };
+    let mut found = None;
+    while let Some(entry) = listing.next(connection).await? {
+        if entry.name == name {
+            found = Some(entry);
+        }
+    }
+    Ok(Some(found))
+}
+
+async fn has_entries(connection: &mut Connection, path: &RemotePath) -> bool {
+    let Ok(mut listing) = Listing::open(connection, path).await else { return false };
+    let mut any = false;
+    while let Ok(Some(_)) = listing.next(connection).await {
+        any = true;
+    }
+    any
+}
