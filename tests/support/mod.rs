@@ -1,0 +1,8 @@
+//! What the tests stand on: servers, targets, data.
+
+// Each test program uses a part of it.
+#![allow(dead_code, unreachable_pub, missing_docs)]
+
+pub mod data;
+pub mod lab;
+pub mod target;
