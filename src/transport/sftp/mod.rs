@@ -1,17 +1,304 @@
-//! SFTP version 3.
+//! SFTP version 3: our own client, fully multiplexed, over any SSH engine.
+//!
+//! - [`wire`]: packets, both directions; the embedded server uses it too.
+//! - `mux`: requests under way and their answers, without I/O; `channel`: the task that drives it; [`Client`]: the calls.
+//! - `read`, `write`, `list`: the streams. `status`, `explain`: from STATUS to error.
+//! - [`Sftp`]: the transport.
 
+use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::stream;
+use tokio::sync::Mutex;
+
+use super::ssh::{self, Session};
+use super::{
+    Algorithm, Capabilities, ConnectOptions, Durability, Entry, EntryStream, FileKind, Follow, Precision, ReadRange,
+    ReadStream, RemotePath, Replace, SetMetadata, Transport, WriteMode, WriteStream,
+};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind, Result};
-use crate::transport::{ConnectOptions, Transport};
 
+mod calls;
+mod channel;
+mod client;
+mod digest;
+mod entry;
+mod explain;
 mod fields;
+mod list;
+#[cfg(test)]
+mod misbehaving;
+mod mux;
+mod read;
 mod request;
 mod response;
+mod status;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 pub mod wire;
+mod write;
+
+pub use client::Client;
+
+use list::Listing;
+use request::{OpenFlags, Request};
+use wire::Attrs;
+
+/// The most transfers at once that are sensible on one connection.
+const CONCURRENCY: usize = 64;
 
 /// Connects and logs in.
-pub async fn connect(_endpoint: &Endpoint, _options: &ConnectOptions) -> Result<Arc<dyn Transport>> {
-    Err(Error::new(ErrorKind::Unsupported, "not built yet"))
+///
+/// # Errors
+/// Those of [`ssh::connect`]; `Protocol` and `Timeout` when SFTP doesn't start.
+pub async fn connect(endpoint: &Endpoint, options: &ConnectOptions) -> Result<Arc<dyn Transport>> {
+    let (endpoint, options) = (endpoint.clone(), options.clone());
+    let timeout = options.timeout;
+    let dial: Dial = Box::new(move || {
+        let (endpoint, options) = (endpoint.clone(), options.clone());
+        Box::pin(async move { ssh::connect(&endpoint, &options).await })
+    });
+    Ok(Arc::new(Sftp::start(dial, timeout).await?))
+}
+
+/// Opens an SSH connection; called again when the one before has broken.
+pub type Dial = Box<dyn Fn() -> BoxFuture<'static, Result<Arc<dyn Session>>> + Send + Sync>;
+
+/// The SFTP transport: one connection, replaced by the next call after it broke.
+pub struct Sftp {
+    dial: Dial,
+    timeout: std::time::Duration,
+    client: Mutex<Option<Client>>,
+    capabilities: Capabilities,
+    link_order: AtomicU8,
+}
+
+/// Which argument of SYMLINK comes first; see [`Request::Symlink`].
+const ORDER_UNKNOWN: u8 = 0;
+const TARGET_FIRST: u8 = 1;
+const LINK_FIRST: u8 = 2;
+
+impl fmt::Debug for Sftp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sftp").field("capabilities", &self.capabilities).finish_non_exhaustive()
+    }
+}
+
+impl Sftp {
+    /// Opens the first connection; `timeout` is the longest wait without a sign of life.
+    ///
+    /// # Errors
+    /// Those of `dial` and of [`Client::start`].
+    pub async fn start(dial: Dial, timeout: std::time::Duration) -> Result<Self> {
+        let client = Client::start(dial().await?, timeout).await?;
+        Ok(Self {
+            dial,
+            timeout,
+            capabilities: capabilities(&client),
+            client: Mutex::new(Some(client)),
+            link_order: AtomicU8::new(ORDER_UNKNOWN),
+        })
+    }
+
+    /// Returns the connection, a new one if the last has broken.
+    ///
+    /// # Errors
+    /// Those of connecting anew.
+    pub async fn client(&self) -> Result<Client> {
+        let mut place = self.client.lock().await;
+        if let Some(client) = place.as_ref().filter(|client| client.is_alive()) {
+            return Ok(client.clone());
+        }
+        // Dropped before the next one is made: servers count connections.
+        *place = None;
+        let client = Client::start((self.dial)().await?, self.timeout).await?;
+        *place = Some(client.clone());
+        Ok(client)
+    }
+}
+
+fn capabilities(client: &Client) -> Capabilities {
+    Capabilities {
+        local: false,
+        resume_read: true,
+        resume_write: true,
+        random_write: true,
+        set_mtime: Some(Precision::Second),
+        set_mode: true,
+        symlinks: true,
+        atomic_replace: client.offers("posix-rename@openssh.com"),
+        fsync: client.offers("fsync@openssh.com"),
+        digests: digest::algorithms(client),
+        concurrency: client.handle_limit().min(CONCURRENCY),
+    }
+}
+
+#[async_trait]
+impl Transport for Sftp {
+    fn capabilities(&self) -> Capabilities {
+        self.capabilities.clone()
+    }
+
+    async fn home(&self) -> Result<RemotePath> {
+        let client = self.client().await?;
+        let request = Request::Realpath(Bytes::from_static(b"."));
+        RemotePath::new(client.name(request, "find the home directory").await?)
+    }
+
+    async fn stat(&self, path: &RemotePath, follow: Follow) -> Result<Entry> {
+        let client = self.client().await?;
+        let request = match follow {
+            Follow::Links => Request::Stat(bytes_of(path)),
+            Follow::Nothing => Request::Lstat(bytes_of(path)),
+        };
+        let attrs = client.attrs(request, "look at").await.map_err(|e| e.at(path))?;
+        let mut entry = entry::entry(path.file_name().unwrap_or_default(), attrs);
+        if entry.kind == FileKind::Symlink {
+            entry.target = client.read_link(path).await.ok();
+        }
+        Ok(entry)
+    }
+
+    async fn list(&self, path: &RemotePath) -> Result<EntryStream> {
+        let client = self.client().await?;
+        let listing = match Listing::open(&client, path).await {
+            Ok(listing) => listing,
+            Err(error) => return Err(explain::list(&client, path, error).await),
+        };
+        let path = path.clone();
+        Ok(Box::pin(stream::unfold(Some(listing), move |listing| {
+            let path = path.clone();
+            async move {
+                let mut listing = listing?;
+                match listing.next().await {
+                    Ok(entry) => Some((Ok(entry?), Some(listing))),
+                    Err(error) => Some((Err(error.at(&path)), None)),
+                }
+            }
+        })))
+    }
+
+    async fn open_read(&self, path: &RemotePath, range: ReadRange) -> Result<Box<dyn ReadStream>> {
+        let client = self.client().await?;
+        let request = Request::Open(bytes_of(path), OpenFlags::READ, Attrs::default());
+        match client.open(request, "open").await {
+            Ok(file) => Ok(Box::new(read::SftpRead::new(file, path.clone(), range))),
+            Err(error) => Err(explain::open(&client, path, error).await),
+        }
+    }
+
+    async fn open_write(&self, path: &RemotePath, mode: WriteMode) -> Result<Box<dyn WriteStream>> {
+        let client = self.client().await?;
+        let (file, offset) = match mode {
+            WriteMode::Create { mode } => (client.create(path, mode).await, 0),
+            WriteMode::At(offset) => {
+                let request = Request::Open(bytes_of(path), OpenFlags::WRITE, Attrs::default());
+                (client.open(request, "open for writing").await, offset)
+            }
+        };
+        match file {
+            Ok(file) => Ok(Box::new(write::SftpWrite::new(file, path.clone(), offset))),
+            Err(error) => Err(explain::open(&client, path, error).await),
+        }
+    }
+
+    async fn rename(&self, from: &RemotePath, to: &RemotePath, replace: Replace, durability: Durability) -> Result<()> {
+        let client = self.client().await?;
+        client.rename(from, to, replace).await.map_err(|e| e.at(from).context(format!("to {to}")))?;
+        if durability == Durability::Synced && client.offers("fsync@openssh.com") {
+            client.sync_directory(to).await;
+        }
+        Ok(())
+    }
+
+    async fn remove_file(&self, path: &RemotePath) -> Result<()> {
+        let client = self.client().await?;
+        match client.status(Request::Remove(bytes_of(path)), "remove").await {
+            Ok(()) => Ok(()),
+            Err(error) => Err(explain::remove_file(&client, path, error).await),
+        }
+    }
+
+    async fn remove_dir(&self, path: &RemotePath) -> Result<()> {
+        let client = self.client().await?;
+        match client.status(Request::Rmdir(bytes_of(path)), "remove the directory").await {
+            Ok(()) => Ok(()),
+            Err(error) => Err(explain::remove_dir(&client, path, error).await),
+        }
+    }
+
+    async fn create_dir(&self, path: &RemotePath) -> Result<()> {
+        let client = self.client().await?;
+        match client.status(Request::Mkdir(bytes_of(path), Attrs::default()), "make the directory").await {
+            Ok(()) => Ok(()),
+            Err(error) => Err(explain::create(&client, path, error).await),
+        }
+    }
+
+    async fn set_metadata(&self, path: &RemotePath, metadata: SetMetadata) -> Result<()> {
+        let times = metadata.mtime.map(wire_time).transpose().map_err(|e| e.at(path))?;
+        let attrs = Attrs {
+            permissions: metadata.mode.map(|mode| mode & 0o7777),
+            times: times.map(|time| (time, time)),
+            ..Attrs::default()
+        };
+        if attrs == Attrs::default() {
+            return Ok(());
+        }
+        let request = Request::Setstat(bytes_of(path), attrs);
+        self.client().await?.status(request, "set time and mode").await.map_err(|e| e.at(path))
+    }
+
+    async fn read_link(&self, path: &RemotePath) -> Result<Vec<u8>> {
+        self.client().await?.read_link(path).await.map_err(|e| e.at(path))
+    }
+
+    async fn symlink(&self, target: &[u8], path: &RemotePath) -> Result<()> {
+        let client = self.client().await?;
+        let order = match self.link_order.load(Ordering::Relaxed) {
+            ORDER_UNKNOWN => None,
+            order => Some(order == TARGET_FIRST),
+        };
+        match client.symlink(target, path, order).await {
+            Ok(target_first) => {
+                let order = if target_first { TARGET_FIRST } else { LINK_FIRST };
+                self.link_order.store(order, Ordering::Relaxed);
+                Ok(())
+            }
+            Err(error) => Err(explain::create(&client, path, error).await),
+        }
+    }
+
+    async fn digest(&self, path: &RemotePath, algorithm: Algorithm, range: ReadRange) -> Result<Vec<u8>> {
+        let client = self.client().await?;
+        digest::digest(&client, path, algorithm, range).await.map_err(|e| e.at(path))
+    }
+
+    async fn close(&self) -> Result<()> {
+        if let Some(client) = self.client.lock().await.take() {
+            client.end();
+            client.session().close().await;
+        }
+        Ok(())
+    }
+}
+
+fn bytes_of(path: &RemotePath) -> Bytes {
+    Bytes::copy_from_slice(path.as_bytes())
+}
+
+/// Version 3 counts seconds since 1970 in 32 bits, up to the year 2106.
+fn wire_time(time: SystemTime) -> Result<u32> {
+    time.duration_since(UNIX_EPOCH)
+        .ok()
+        .and_then(|since| u32::try_from(since.as_secs()).ok())
+        .ok_or_else(|| Error::new(ErrorKind::Unsupported, "set the time: SFTP has no times before 1970 or after 2106"))
 }

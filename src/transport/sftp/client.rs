@@ -1,0 +1,295 @@
+//! The client: what a channel offers, the calls on it, and the files open through it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+use super::channel::{self, Channel};
+use super::fields::broken;
+use super::mux::Answer;
+use super::request::{Extended, Request};
+use super::response::{Limits, Name, Response};
+use super::status;
+use super::wire::{Attrs, Handle, Hello, VERSION};
+use crate::error::{Error, ErrorKind, Result};
+use crate::transport::ssh::{Inbound, Session};
+
+/// Bytes of a READ or WRITE where the server doesn't tell: what every server takes.
+const DEFAULT_LENGTH: u32 = 32 * 1024;
+/// The longest READ or WRITE; OpenSSH's limit.
+const MAX_LENGTH: u32 = 255 * 1024;
+/// Handles open at once where the server doesn't tell.
+const DEFAULT_HANDLES: usize = 64;
+/// The most handles open at once.
+const MAX_HANDLES: usize = 256;
+/// Bytes asked for, or arrived and not yet taken, of all files together.
+const READ_BUDGET: usize = 64 << 20;
+/// An SFTP channel; clones share it. It ends when the last clone and the last file are dropped.
+#[derive(Debug, Clone)]
+pub struct Client(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    channel: Arc<Channel>,
+    session: Arc<dyn Session>,
+    extensions: HashMap<Bytes, Bytes>,
+    read_length: u32,
+    write_length: u32,
+    handle_limit: usize,
+    handles: Arc<Semaphore>,
+    read_budget: AtomicUsize,
+    timeout: Duration,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.channel.end(Error::new(ErrorKind::ConnectionLost, "the SFTP channel was closed"));
+    }
+}
+
+impl Client {
+    /// Starts the SFTP subsystem on a new channel of `session`; `timeout` is the longest wait without a sign of life.
+    ///
+    /// # Errors
+    /// Those of the engine; `Timeout`; `Protocol`; `Unsupported` when the server speaks only an older version.
+    pub async fn start(session: Arc<dyn Session>, timeout: Duration) -> Result<Self> {
+        let hello = Hello { version: VERSION, extensions: Vec::new() };
+        let (channel, version) = Channel::new(&hello);
+        let inbound = Arc::clone(&channel) as Arc<dyn Inbound>;
+        let outbound = tokio::time::timeout(timeout, session.subsystem("sftp", inbound))
+            .await
+            .map_err(|_| Error::new(ErrorKind::Timeout, "the server didn't start its SFTP subsystem in time"))??;
+        tokio::spawn(channel::drive(Arc::clone(&channel), outbound, timeout));
+        let version = version.await.map_err(|_| channel.reason().context("start SFTP"))?;
+        if version.version < VERSION {
+            channel.end(Error::new(ErrorKind::Unsupported, "SFTP is too old"));
+            let message = format!("the server speaks SFTP version {}; haul needs 3", version.version);
+            return Err(Error::new(ErrorKind::Unsupported, message));
+        }
+        let mut inner = Inner {
+            channel,
+            session,
+            extensions: version.extensions.into_iter().collect(),
+            read_length: DEFAULT_LENGTH,
+            write_length: DEFAULT_LENGTH,
+            handle_limit: DEFAULT_HANDLES,
+            handles: Arc::new(Semaphore::new(DEFAULT_HANDLES)),
+            read_budget: AtomicUsize::new(READ_BUDGET),
+            timeout,
+        };
+        if inner.extensions.contains_key(&b"limits@openssh.com"[..]) {
+            inner.learn_limits().await?;
+        }
+        Ok(Self(Arc::new(inner)))
+    }
+
+    /// Returns the SSH connection that carries the channel.
+    pub fn session(&self) -> &Arc<dyn Session> {
+        &self.0.session
+    }
+
+    /// Returns whether the server offers an extension.
+    pub fn offers(&self, extension: &str) -> bool {
+        self.0.extensions.contains_key(extension.as_bytes())
+    }
+
+    /// Returns whether the channel still works, as far as is known.
+    pub fn is_alive(&self) -> bool {
+        self.0.channel.is_alive()
+    }
+
+    /// Returns how many files and directories may be open at once.
+    pub fn handle_limit(&self) -> usize {
+        self.0.handle_limit
+    }
+
+    /// Ends the channel: everything under way fails.
+    pub fn end(&self) {
+        self.0.channel.end(Error::new(ErrorKind::ConnectionLost, "the connection was closed"));
+    }
+
+    pub(super) fn read_length(&self) -> u32 {
+        self.0.read_length
+    }
+
+    pub(super) fn write_length(&self) -> u32 {
+        self.0.write_length
+    }
+
+    pub(super) fn timeout(&self) -> Duration {
+        self.0.timeout
+    }
+
+    /// Returns whether an answer that took so long was held up by others in front of it rather than by the distance.
+    pub(super) fn is_saturated(&self, took: Duration) -> bool {
+        took > self.0.channel.fastest().saturating_mul(2)
+    }
+
+    /// Takes `length` bytes of what all reads together may have under way; whether there were as many left.
+    pub(super) fn take_read_budget(&self, length: usize) -> bool {
+        let take = |left: usize| left.checked_sub(length);
+        self.0.read_budget.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
+    }
+
+    pub(super) fn return_read_budget(&self, length: usize) {
+        self.0.read_budget.fetch_add(length, Ordering::Relaxed);
+    }
+
+    /// Queues a request; its answer can be waited for later.
+    pub(super) fn request(&self, request: Request) -> Pending {
+        self.request_with(request, None)
+    }
+
+    /// Waits while too many bytes wait to be sent.
+    pub(super) async fn room(&self) -> Result<()> {
+        self.0.channel.room().await
+    }
+
+    /// Opens a file or directory by OPEN or OPENDIR; waits while as many are open as the server allows.
+    pub(super) async fn open(&self, request: Request, what: &str) -> Result<File> {
+        let slot = tokio::time::timeout(self.0.timeout, Arc::clone(&self.0.handles).acquire_owned())
+            .await
+            .map_err(|_| Error::new(ErrorKind::Busy, format!("{what}: too many files are open at once")))?
+            .map_err(|_| self.0.channel.reason())?;
+        let answer = self.request_with(request, Some(slot)).answer().await?;
+        match answer.response {
+            Response::Handle(handle) => Ok(File { client: self.clone(), handle, slot: answer.slot }),
+            other => Err(unwanted(&other, what)),
+        }
+    }
+
+    pub(super) async fn status(&self, request: Request, what: &str) -> Result<()> {
+        self.request(request).status(what).await
+    }
+
+    pub(super) async fn attrs(&self, request: Request, what: &str) -> Result<Attrs> {
+        match self.request(request).answer().await?.response {
+            Response::Attrs(attrs) => Ok(attrs),
+            other => Err(unwanted(&other, what)),
+        }
+    }
+
+    /// Asks for the one name that REALPATH and READLINK answer.
+    pub(super) async fn name(&self, request: Request, what: &str) -> Result<Bytes> {
+        match self.request(request).answer().await?.response {
+            Response::Names(names) if names.len() == 1 => {
+                Ok(names.into_iter().map(|Name { name, .. }| name).next().unwrap_or_default())
+            }
+            other => Err(unwanted(&other, what)),
+        }
+    }
+
+    pub(super) async fn extended(&self, extended: Extended, what: &str) -> Result<Bytes> {
+        match self.request(Request::Extended(extended)).answer().await?.response {
+            Response::Extended(data) => Ok(data),
+            other => Err(unwanted(&other, what)),
+        }
+    }
+
+    fn request_with(&self, request: Request, slot: Option<OwnedSemaphorePermit>) -> Pending {
+        let answer = self.0.channel.request(request, slot);
+        Pending { client: self.clone(), answer }
+    }
+}
+
+impl Inner {
+    async fn learn_limits(&mut self) -> Result<()> {
+        let answer = self.channel.request(Request::Extended(Extended::Limits), None).await;
+        let limits = match answer.map_err(|_| self.channel.reason())?.response {
+            Response::Extended(data) => Limits::decode(data)?,
+            _ => return Ok(()),
+        };
+        let length = |limit: u64| match u32::try_from(limit).unwrap_or(u32::MAX) {
+            0 => MAX_LENGTH,
+            limit => limit.min(MAX_LENGTH),
+        };
+        self.read_length = length(limits.read);
+        self.write_length = length(limits.write);
+        self.handle_limit = match usize::try_from(limits.handles).unwrap_or(usize::MAX) {
+            0 => DEFAULT_HANDLES,
+            limit => limit.min(MAX_HANDLES),
+        };
+        self.handles = Arc::new(Semaphore::new(self.handle_limit));
+        Ok(())
+    }
+}
+
+/// An answer that is due.
+#[derive(Debug)]
+pub(super) struct Pending {
+    client: Client,
+    answer: oneshot::Receiver<Answer>,
+}
+
+impl Pending {
+    /// Waits for the answer; dropped before that, it can be called again.
+    pub(super) async fn answer(&mut self) -> Result<Answer> {
+        (&mut self.answer).await.map_err(|_| self.client.0.channel.reason())
+    }
+
+    /// Returns the answer if it is there.
+    pub(super) fn try_answer(&mut self) -> Result<Option<Answer>> {
+        match self.answer.try_recv() {
+            Ok(answer) => Ok(Some(answer)),
+            Err(oneshot::error::TryRecvError::Empty) => Ok(None),
+            Err(oneshot::error::TryRecvError::Closed) => Err(self.client.0.channel.reason()),
+        }
+    }
+
+    pub(super) async fn status(mut self, what: &str) -> Result<()> {
+        match self.answer().await?.response {
+            Response::Status(status) => status::check(&status, what),
+            other => Err(unwanted(&other, what)),
+        }
+    }
+}
+
+impl Drop for Pending {
+    /// Closes the handle that nobody took.
+    fn drop(&mut self) {
+        self.answer.close();
+        if let Ok(Answer { response: Response::Handle(handle), slot, .. }) = self.answer.try_recv() {
+            drop(self.client.request_with(Request::Close(handle), slot));
+        }
+    }
+}
+
+/// An open file or directory; closed in the background when dropped.
+#[derive(Debug)]
+pub(super) struct File {
+    pub(super) client: Client,
+    handle: Handle,
+    slot: Option<OwnedSemaphorePermit>,
+}
+
+impl File {
+    pub(super) fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Queues CLOSE behind everything that was asked before; the file is of no use any more.
+    pub(super) fn send_close(&mut self) -> Pending {
+        let handle = std::mem::take(&mut self.handle);
+        self.client.request_with(Request::Close(handle), self.slot.take())
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        if !self.handle.is_empty() {
+            drop(self.send_close());
+        }
+    }
+}
+
+/// Makes an error of an answer that isn't the one hoped for.
+pub(super) fn unwanted(response: &Response, what: &str) -> Error {
+    match response {
+        Response::Status(status) => status::error(status, what),
+        _ => broken(format!("{what}: an answer that doesn't fit the request")),
+    }
+}

@@ -1,0 +1,260 @@
+//! The multiplexer: many requests under way on one channel, answers matched by id. No I/O and no clock of its own.
+//!
+//! Bytes that arrive are fed in, bytes to send are taken out; what happens in between is the same over every engine.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use super::fields::broken;
+use super::request::{Extended, Request};
+use super::response::{Response, StatusCode};
+use super::wire::{Frame, Frames, Hello, MAX_PACKET, Packet};
+use crate::error::Result;
+
+/// Payloads up to this size are copied behind their head, so that both go out in one SSH packet.
+const COPY_UP_TO: usize = 16 * 1024;
+/// The most bytes handed out at once: each hand-over that ends is a sign of life for the timeout.
+const CHUNK: usize = 64 * 1024;
+
+/// An answer and what came with it.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) response: Response,
+    /// Time from request to answer.
+    pub(super) took: Duration,
+    /// The place among the open handles that the request held.
+    pub(super) slot: Option<OwnedSemaphorePermit>,
+}
+
+/// The state of one channel.
+#[derive(Debug)]
+pub(super) struct Mux {
+    frames: Frames,
+    hello: Option<oneshot::Sender<Hello>>,
+    waiting: HashMap<u32, Waiting>,
+    next_id: u32,
+    output: VecDeque<Bytes>,
+    /// What goes out behind `output`: small packets, gathered.
+    tail: BytesMut,
+    queued: usize,
+    whole_file: usize,
+    fastest: Duration,
+    progress: Instant,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    reply: oneshot::Sender<Answer>,
+    expected: Expected,
+    whole_file: bool,
+    sent: Instant,
+    slot: Option<OwnedSemaphorePermit>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Expected {
+    Status,
+    Handle,
+    Data(usize),
+    Names,
+    Attrs,
+    Extended,
+}
+
+impl Mux {
+    /// Starts with the client's INIT; the server's VERSION comes through the receiver.
+    pub(super) fn new(hello: &Hello, now: Instant) -> (Self, oneshot::Receiver<Hello>) {
+        let (sender, receiver) = oneshot::channel();
+        let mut mux = Self {
+            frames: Frames::new(MAX_PACKET),
+            hello: Some(sender),
+            waiting: HashMap::new(),
+            next_id: 0,
+            output: VecDeque::new(),
+            tail: BytesMut::new(),
+            queued: 0,
+            whole_file: 0,
+            fastest: Duration::MAX,
+            progress: now,
+        };
+        mux.push(hello.encode_init());
+        (mux, receiver)
+    }
+
+    /// Takes what arrived.
+    ///
+    /// # Errors
+    /// `Protocol`: the channel is of no use any more.
+    pub(super) fn feed(&mut self, mut bytes: Bytes, now: Instant) -> Result<()> {
+        self.progress = now;
+        while let Some(packet) = self.frames.next(&mut bytes)? {
+            match self.hello.take() {
+                Some(hello) => drop(hello.send(Hello::decode_version(packet)?)),
+                None => self.answer(packet, now)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Queues a request. The answer comes through the receiver, or it fails when the connection ends before. A receiver
+    /// that is dropped discards the answer; a handle that nobody waits for any more is closed.
+    pub(super) fn request(
+        &mut self,
+        request: Request,
+        slot: Option<OwnedSemaphorePermit>,
+        now: Instant,
+    ) -> oneshot::Receiver<Answer> {
+        if self.is_idle() {
+            self.progress = now;
+        }
+        let (reply, receiver) = oneshot::channel();
+        let (expected, whole_file) = (expected(&request), works_on_whole_file(&request));
+        let id = self.free_id();
+        self.whole_file += usize::from(whole_file);
+        self.waiting.insert(id, Waiting { reply, expected, whole_file, sent: now, slot });
+        self.push(request.encode(id));
+        receiver
+    }
+
+    /// Takes the next bytes to send.
+    pub(super) fn take_output(&mut self) -> Option<Bytes> {
+        let bytes = self.output.pop_front().unwrap_or_else(|| self.tail.split().freeze());
+        self.queued -= bytes.len();
+        Some(bytes).filter(|bytes| !bytes.is_empty())
+    }
+
+    /// Returns how many bytes wait to be sent.
+    pub(super) fn queued(&self) -> usize {
+        self.queued
+    }
+
+    /// Returns whether no answer is due and nothing waits to be sent.
+    pub(super) fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.hello.is_none() && self.queued == 0
+    }
+
+    /// Returns whether a request is under way that may take its time without a sign of life.
+    pub(super) fn may_be_silent(&self) -> bool {
+        self.whole_file > 0
+    }
+
+    /// Returns whether the server's VERSION has come.
+    pub(super) fn is_greeted(&self) -> bool {
+        self.hello.is_none()
+    }
+
+    /// Returns the shortest time that any answer took: the link's round trip, near enough.
+    pub(super) fn fastest(&self) -> Duration {
+        self.fastest
+    }
+
+    /// Returns when the last bytes arrived or went out, or the first request after a pause was queued.
+    pub(super) fn progress(&self) -> Instant {
+        self.progress
+    }
+
+    /// Notes that bytes went out.
+    pub(super) fn note_progress(&mut self, now: Instant) {
+        self.progress = now;
+    }
+
+    /// Ends it: whoever waits learns that no answer will come.
+    pub(super) fn end(&mut self) {
+        self.hello = None;
+        self.waiting.clear();
+        self.output.clear();
+        self.tail.clear();
+        (self.queued, self.whole_file) = (0, 0);
+    }
+
+    fn answer(&mut self, packet: Packet, now: Instant) -> Result<()> {
+        let (id, response) = Response::decode(packet)?;
+        let Some(waiting) = self.waiting.remove(&id) else {
+            return Err(broken(format!("an answer with the unknown id {id}")));
+        };
+        if !fits(&response, waiting.expected) {
+            return Err(broken("an answer that doesn't fit the request"));
+        }
+        let took = now.saturating_duration_since(waiting.sent);
+        self.whole_file -= usize::from(waiting.whole_file);
+        self.fastest = self.fastest.min(took);
+        if let Err(unwanted) = waiting.reply.send(Answer { response, took, slot: waiting.slot })
+            && let Response::Handle(handle) = unwanted.response
+        {
+            drop(self.request(Request::Close(handle), unwanted.slot, now));
+        }
+        Ok(())
+    }
+
+    /// Ids are taken in turn; after 2^32 requests some of the first may still be waiting.
+    fn free_id(&mut self) -> u32 {
+        loop {
+            self.next_id = self.next_id.wrapping_add(1);
+            if !self.waiting.contains_key(&self.next_id) {
+                return self.next_id;
+            }
+        }
+    }
+
+    fn push(&mut self, frame: Frame) {
+        self.queued += frame.len();
+        self.tail.extend_from_slice(&frame.head);
+        let copied = frame.payload.len() <= COPY_UP_TO;
+        for mut piece in frame.payload.into_pieces() {
+            if copied {
+                self.tail.extend_from_slice(&piece);
+                continue;
+            }
+            if !self.tail.is_empty() {
+                self.output.push_back(self.tail.split().freeze());
+            }
+            while !piece.is_empty() {
+                self.output.push_back(piece.split_to(CHUNK.min(piece.len())));
+            }
+        }
+    }
+}
+
+fn expected(request: &Request) -> Expected {
+    match request {
+        Request::Open(..) | Request::Opendir(_) => Expected::Handle,
+        Request::Read(_, _, length) => Expected::Data(*length as usize),
+        Request::Readdir(_) | Request::Realpath(_) | Request::Readlink(_) => Expected::Names,
+        Request::Lstat(_) | Request::Fstat(_) | Request::Stat(_) => Expected::Attrs,
+        Request::Extended(extended) => match extended {
+            Extended::ExpandPath(_) => Expected::Names,
+            Extended::StatVfs(_)
+            | Extended::FstatVfs(_)
+            | Extended::Limits
+            | Extended::CheckFileHandle(_)
+            | Extended::CheckFileName(_)
+            | Extended::Unknown(..) => Expected::Extended,
+            _ => Expected::Status,
+        },
+        _ => Expected::Status,
+    }
+}
+
+/// Flushing, copying and digesting a large file on the server take long without a byte being sent.
+fn works_on_whole_file(request: &Request) -> bool {
+    matches!(
+        request,
+        Request::Extended(
+            Extended::Fsync(_) | Extended::CopyData(_) | Extended::CheckFileHandle(_) | Extended::CheckFileName(_)
+        )
+    )
+}
+
+fn fits(response: &Response, expected: Expected) -> bool {
+    match response {
+        Response::Status(status) => expected == Expected::Status || status.code != StatusCode::OK,
+        Response::Handle(_) => expected == Expected::Handle,
+        Response::Data(data) => matches!(expected, Expected::Data(most) if data.len() <= most),
+        Response::Names(_) => expected == Expected::Names,
+        Response::Attrs(_) => expected == Expected::Attrs,
+        Response::Extended(_) => expected == Expected::Extended,
+    }
+}

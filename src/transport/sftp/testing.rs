@@ -1,0 +1,227 @@
+//! What the tests share: peers (OpenSSH's `sftp-server` behind a pipe, scripted ones), folders, streams.
+
+use std::process::Stdio;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::process::{Child, ChildStdin, Command};
+
+use super::request::Request;
+use super::response::Response;
+use super::wire::{Frames, Hello, MAX_PACKET, VERSION};
+use super::{Dial, Sftp};
+use crate::error::{Error, ErrorKind, Result};
+use crate::transport::ssh::{Inbound, Outbound, Session};
+use crate::transport::{Durability, ReadStream, RemotePath, WriteStream};
+
+const SFTP_SERVER: &str = "/usr/lib/openssh/sftp-server";
+
+/// A session whose subsystem is OpenSSH's `sftp-server`, run as a child process.
+#[derive(Debug, Default)]
+pub(super) struct Pipe {
+    child: Mutex<Option<Child>>,
+}
+
+struct Stdin(tokio::sync::Mutex<ChildStdin>);
+
+#[async_trait]
+impl Outbound for Stdin {
+    async fn send(&self, bytes: Bytes) -> Result<()> {
+        self.0.lock().await.write_all(&bytes).await.map_err(|e| Error::io("send", e))
+    }
+}
+
+impl Pipe {
+    /// Kills the server, as a broken connection would.
+    pub(super) fn kill(&self) {
+        self.child.lock().unwrap().as_mut().unwrap().start_kill().unwrap();
+    }
+}
+
+#[async_trait]
+impl Session for Pipe {
+    async fn subsystem(&self, _: &str, inbound: Arc<dyn Inbound>) -> Result<Box<dyn Outbound>> {
+        let mut child =
+            Command::new(SFTP_SERVER).stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+        let mut stdout = child.stdout.take().unwrap();
+        let stdin = child.stdin.take().unwrap();
+        tokio::spawn(async move {
+            let mut buffer = BytesMut::new();
+            loop {
+                buffer.reserve(32 * 1024);
+                match stdout.read_buf(&mut buffer).await {
+                    Ok(0) | Err(_) => break,
+                    Ok(_) => inbound.data(buffer.split().freeze()),
+                }
+            }
+            inbound.closed(Error::new(ErrorKind::ConnectionLost, "the server went away"));
+        });
+        *self.child.lock().unwrap() = Some(child);
+        Ok(Box::new(Stdin(tokio::sync::Mutex::new(stdin))))
+    }
+
+    async fn exec(&self, command: &[u8]) -> Result<Vec<u8>> {
+        let output = Command::new("sh").arg("-c").arg(String::from_utf8(command.to_vec()).unwrap()).output();
+        let output = output.await.unwrap();
+        if !output.status.success() {
+            return Err(Error::new(ErrorKind::Other, "the command failed"));
+        }
+        Ok(output.stdout)
+    }
+
+    async fn close(&self) {}
+}
+
+/// What a scripted peer does with a request: the bytes it sends, as they are cut.
+pub(super) type Script = Box<dyn FnMut(u32, Request) -> Vec<Bytes> + Send>;
+
+/// A session whose subsystem follows a script.
+pub(super) struct Scripted {
+    extensions: Vec<(Bytes, Bytes)>,
+    script: Arc<Mutex<Script>>,
+}
+
+impl std::fmt::Debug for Scripted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Scripted")
+    }
+}
+
+struct Peer {
+    frames: Mutex<(Frames, bool)>,
+    hello: Hello,
+    script: Arc<Mutex<Script>>,
+    inbound: Arc<dyn Inbound>,
+}
+
+impl Scripted {
+    pub(super) fn new(
+        extensions: &[&'static str],
+        script: impl FnMut(u32, Request) -> Vec<Bytes> + Send + 'static,
+    ) -> Arc<Self> {
+        let extensions = extensions.iter().map(|name| (Bytes::from_static(name.as_bytes()), Bytes::new())).collect();
+        Arc::new(Self { extensions, script: Arc::new(Mutex::new(Box::new(script))) })
+    }
+}
+
+#[async_trait]
+impl Session for Scripted {
+    async fn subsystem(&self, _: &str, inbound: Arc<dyn Inbound>) -> Result<Box<dyn Outbound>> {
+        let hello = Hello { version: VERSION, extensions: self.extensions.clone() };
+        let frames = Mutex::new((Frames::new(MAX_PACKET), false));
+        Ok(Box::new(Peer { frames, hello, script: Arc::clone(&self.script), inbound }))
+    }
+
+    async fn exec(&self, _: &[u8]) -> Result<Vec<u8>> {
+        Err(Error::new(ErrorKind::Unsupported, "no commands here"))
+    }
+
+    async fn close(&self) {}
+}
+
+#[async_trait]
+impl Outbound for Peer {
+    async fn send(&self, mut bytes: Bytes) -> Result<()> {
+        let mut replies = Vec::new();
+        {
+            let (frames, greeted) = &mut *self.frames.lock().unwrap();
+            while let Some(packet) = frames.next(&mut bytes)? {
+                if !std::mem::replace(greeted, true) {
+                    Hello::decode_init(packet).unwrap();
+                    replies.push(self.hello.encode_version().into_bytes());
+                    continue;
+                }
+                let (id, request) = Request::decode(packet).unwrap();
+                replies.extend((self.script.lock().unwrap())(id, request));
+            }
+        }
+        for reply in replies {
+            self.inbound.data(reply);
+        }
+        tokio::task::yield_now().await;
+        Ok(())
+    }
+}
+
+/// Encodes one answer in one piece.
+pub(super) fn answer(id: u32, response: Response) -> Vec<Bytes> {
+    vec![response.encode(id).into_bytes()]
+}
+
+pub(super) const TIMEOUT: Duration = Duration::from_secs(20);
+
+pub(super) fn dial(make: impl Fn() -> Arc<dyn Session> + Send + Sync + 'static) -> Dial {
+    Box::new(move || {
+        let session = make();
+        Box::pin(async move { Ok(session) })
+    })
+}
+
+pub(super) async fn openssh() -> Sftp {
+    Sftp::start(dial(|| Arc::new(Pipe::default())), TIMEOUT).await.unwrap()
+}
+
+pub(super) async fn scripted(
+    extensions: &[&'static str],
+    script: impl FnMut(u32, Request) -> Vec<Bytes> + Send + 'static,
+) -> Sftp {
+    let session = Scripted::new(extensions, script);
+    Sftp::start(dial(move || Arc::clone(&session) as Arc<dyn Session>), TIMEOUT).await.unwrap()
+}
+
+pub(super) struct Dir(pub(super) tempfile::TempDir);
+
+impl Dir {
+    pub(super) fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    pub(super) fn path(&self, name: impl AsRef<[u8]>) -> RemotePath {
+        RemotePath::new(self.0.path().as_os_str().as_encoded_bytes()).unwrap().resolve(name).unwrap()
+    }
+
+    pub(super) fn file(&self, name: &str, contents: &[u8]) -> RemotePath {
+        std::fs::write(self.0.path().join(name), contents).unwrap();
+        self.path(name)
+    }
+
+    pub(super) fn read(&self, name: &str) -> Vec<u8> {
+        std::fs::read(self.0.path().join(name)).unwrap()
+    }
+}
+
+pub(super) fn path(text: &str) -> RemotePath {
+    RemotePath::new(text).unwrap()
+}
+
+/// Bytes that differ wherever they are mixed up.
+pub(super) fn pattern(length: usize) -> Vec<u8> {
+    (0..length as u64).map(|at| (at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u8).collect()
+}
+
+pub(super) async fn read_all(mut stream: Box<dyn ReadStream>) -> Result<Vec<u8>> {
+    let mut all = Vec::new();
+    loop {
+        let chunk = stream.read().await?;
+        if chunk.is_empty() {
+            assert!(stream.read().await?.is_empty());
+            stream.finish().await?;
+            return Ok(all);
+        }
+        all.extend_from_slice(&chunk);
+    }
+}
+
+pub(super) async fn write_all(
+    mut stream: Box<dyn WriteStream>,
+    chunks: &[&[u8]],
+    durability: Durability,
+) -> Result<()> {
+    for chunk in chunks {
+        stream.write(Bytes::copy_from_slice(chunk)).await?;
+    }
+    stream.finish(durability).await
+}

@@ -1,0 +1,167 @@
+//! Writing a file with many WRITEs under way.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::client::{File, Pending, unwanted};
+use super::explain;
+use super::request::{Extended, Request};
+use super::response::Response;
+use super::status;
+use crate::error::{Error, ErrorKind, Result};
+use crate::transport::{Durability, RemotePath, WriteStream};
+
+/// Bytes under way at the start.
+const FIRST_WINDOW: usize = 4 << 20;
+/// The most bytes under way for one file.
+const MAX_WINDOW: usize = 64 << 20;
+/// WRITEs under way at most, whatever their size.
+const MAX_REQUESTS: usize = 512;
+
+/// A file being written.
+///
+/// Bytes under way are those that the server hasn't confirmed; their window grows by the same rule as that of
+/// [`super::read::SftpRead`]. What waits on this side is bounded for the whole connection: a WRITE is made only when
+/// there is room in front of the engine.
+#[derive(Debug)]
+pub(super) struct SftpWrite {
+    file: File,
+    path: RemotePath,
+    next: u64,
+    window: usize,
+    /// How many answers may still grow the window.
+    growth: usize,
+    in_flight: VecDeque<Part>,
+    in_flight_bytes: usize,
+    acknowledged: u64,
+    failed: bool,
+}
+
+/// One WRITE under way.
+#[derive(Debug)]
+struct Part {
+    answer: Pending,
+    length: usize,
+}
+
+impl SftpWrite {
+    pub(super) fn new(file: File, path: RemotePath, offset: u64) -> Self {
+        Self {
+            file,
+            path,
+            next: offset,
+            window: FIRST_WINDOW,
+            growth: 0,
+            in_flight: VecDeque::new(),
+            in_flight_bytes: 0,
+            acknowledged: 0,
+            failed: false,
+        }
+    }
+
+    /// Sends one WRITE once there is room for it.
+    async fn send(&mut self, piece: Bytes) -> Result<()> {
+        while self.take_answered()? && self.is_full(piece.len()) {
+            self.take_first().await?;
+            self.growth = self.in_flight.len();
+        }
+        self.file.client.room().await?;
+        let length = piece.len();
+        let answer = self.file.client.request(Request::Write(self.file.handle(), self.next, piece.into()));
+        self.in_flight.push_back(Part { answer, length });
+        self.in_flight_bytes += length;
+        self.next += length as u64;
+        Ok(())
+    }
+
+    fn is_full(&self, length: usize) -> bool {
+        self.in_flight_bytes + length > self.window || self.in_flight.len() >= MAX_REQUESTS
+    }
+
+    /// Takes the answers that are there, in order; whether any is still due.
+    fn take_answered(&mut self) -> Result<bool> {
+        while let Some(part) = self.in_flight.front_mut() {
+            let Some(answer) = part.answer.try_answer()? else { return Ok(true) };
+            self.take(&answer.response, answer.took)?;
+        }
+        Ok(false)
+    }
+
+    /// Waits for the answer that is first in order.
+    async fn take_first(&mut self) -> Result<()> {
+        let Some(part) = self.in_flight.front_mut() else { return Ok(()) };
+        let answer = part.answer.answer().await?;
+        self.take(&answer.response, answer.took)
+    }
+
+    fn take(&mut self, response: &Response, took: Duration) -> Result<()> {
+        let Some(part) = self.in_flight.pop_front() else { return Ok(()) };
+        match response {
+            Response::Status(status) => status::check(status, "write")?,
+            other => return Err(unwanted(other, "write")),
+        }
+        self.in_flight_bytes -= part.length;
+        self.acknowledged += part.length as u64;
+        if self.growth > 0 {
+            self.growth -= 1;
+            if !self.file.client.is_saturated(took) {
+                self.window = (self.window + part.length).min(MAX_WINDOW);
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends fsync and CLOSE behind the last WRITE and waits for all answers.
+    async fn end(&mut self, durability: Durability) -> Result<()> {
+        let client = self.file.client.clone();
+        let synced = durability == Durability::Synced && client.offers("fsync@openssh.com");
+        let sync = synced.then(|| client.request(Request::Extended(Extended::Fsync(self.file.handle()))));
+        let close = self.file.send_close();
+        while !self.in_flight.is_empty() {
+            self.take_first().await?;
+        }
+        if let Some(sync) = sync {
+            sync.status("force to disk").await?;
+        }
+        close.status("close").await
+    }
+
+    async fn fail(&mut self, error: Error) -> Error {
+        self.failed = true;
+        explain::write(&self.file.client, &self.path, error).await
+    }
+}
+
+#[async_trait]
+impl WriteStream for SftpWrite {
+    async fn write(&mut self, mut chunk: Bytes) -> Result<()> {
+        if self.failed {
+            return Err(Error::new(ErrorKind::Other, "written to after an error").at(&self.path));
+        }
+        let most = self.file.client.write_length() as usize;
+        while !chunk.is_empty() {
+            let piece = chunk.split_to(most.min(chunk.len()));
+            if let Err(error) = self.send(piece).await {
+                return Err(self.fail(error).await);
+            }
+        }
+        Ok(())
+    }
+
+    fn acknowledged(&self) -> u64 {
+        self.acknowledged
+    }
+
+    async fn finish(mut self: Box<Self>, durability: Durability) -> Result<()> {
+        if self.failed {
+            return Err(Error::new(ErrorKind::Other, "finished after an error").at(&self.path));
+        }
+        match self.end(durability).await {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.fail(error).await),
+        }
+    }
+}
