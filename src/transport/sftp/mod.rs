@@ -16,7 +16,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream;
 use tokio::sync::Mutex;
 
-use super::ssh::{self, Session};
+use super::ssh::{self, LoginCache, Session};
 use super::{
     Algorithm, Capabilities, ConnectOptions, Durability, Entry, EntryStream, FileKind, Follow, Precision, ReadRange,
     ReadStream, RemotePath, Replace, SetMetadata, Transport, WriteMode, WriteStream,
@@ -62,9 +62,10 @@ const CONCURRENCY: usize = 64;
 pub async fn connect(endpoint: &Endpoint, options: &ConnectOptions) -> Result<Arc<dyn Transport>> {
     let (endpoint, options) = (endpoint.clone(), options.clone());
     let timeout = options.timeout;
+    let login = Arc::new((endpoint, options, LoginCache::default()));
     let dial: Dial = Box::new(move || {
-        let (endpoint, options) = (endpoint.clone(), options.clone());
-        Box::pin(async move { ssh::connect(&endpoint, &options).await })
+        let login = Arc::clone(&login);
+        Box::pin(async move { ssh::connect(&login.0, &login.1, &login.2).await })
     });
     Ok(Arc::new(Sftp::start(dial, timeout).await?))
 }
