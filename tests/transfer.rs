@@ -32,6 +32,8 @@ struct Server {
     bytes_read: Arc<Mutex<u64>>,
     hostile_names: Vec<Vec<u8>>,
     lies_about_digests: bool,
+    /// Takes the first chunk of a write, loses the rest, and claims success.
+    loses_bytes: bool,
     is_remote: bool,
 }
 
@@ -68,7 +70,7 @@ impl Transport for Server {
     async fn open_write(&self, path: &RemotePath, mode: WriteMode) -> Result<Box<dyn WriteStream>> {
         let inner = self.disk.open_write(path, mode).await?;
         let left = self.breaks_writing.lock().unwrap().pop();
-        Ok(Box::new(BreakingWrite { inner, left }))
+        Ok(Box::new(BreakingWrite { inner, left, loses: self.loses_bytes, taken: 0 }))
     }
     async fn rename(&self, from: &RemotePath, to: &RemotePath, replace: Replace, d: Durability) -> Result<()> {
         self.disk.rename(from, to, replace, d).await
@@ -132,6 +134,8 @@ impl ReadStream for BreakingRead {
 struct BreakingWrite {
     inner: Box<dyn WriteStream>,
     left: Option<u64>,
+    loses: bool,
+    taken: u64,
 }
 
 #[async_trait]
@@ -140,6 +144,10 @@ impl WriteStream for BreakingWrite {
         let whole = chunk.len();
         pass(&mut self.left, &mut chunk)?;
         let cut = chunk.len() < whole;
+        self.taken += whole as u64;
+        if self.loses && self.taken > whole as u64 {
+            return Ok(());
+        }
         self.inner.write(chunk).await?;
         if cut { Err(ErrorKind::ConnectionLost.into()) } else { Ok(()) }
     }
@@ -157,6 +165,7 @@ struct Log {
     retries: Mutex<u32>,
     outcomes: Mutex<Vec<Outcome>>,
     stop_at: Option<(u64, CancellationToken)>,
+    touch: Option<PathBuf>,
 }
 
 impl Observer for Log {
@@ -166,6 +175,11 @@ impl Observer for Log {
             Event::Retrying { .. } => *self.retries.lock().unwrap() += 1,
             Event::Finished(outcome) => self.outcomes.lock().unwrap().push(outcome),
             Event::Progress { position, .. } => {
+                if let Some(touch) =
+                    self.touch.as_ref().filter(|_| position >= BLOCK && *self.retries.lock().unwrap() == 0)
+                {
+                    std::fs::File::options().write(true).open(touch).unwrap().set_modified(UNIX_EPOCH).unwrap();
+                }
                 if let Some((stop, cancel)) = &self.stop_at
                     && position >= *stop
                 {
@@ -403,6 +417,41 @@ async fn a_source_that_changed_under_the_same_size_and_time_is_not_spliced() {
         assert_eq!(log.resumed.lock().unwrap().len(), 0);
         case.assert_whole();
     }
+}
+
+#[tokio::test]
+async fn a_local_source_that_changed_anywhere_in_what_was_sent_is_not_spliced() {
+    let case = Case::new(8 * BLOCK);
+    let (to, from) = pair();
+    case.interrupt_at(&from, &to, 6 * BLOCK).await;
+    let source = case.path("source");
+    let time = std::fs::metadata(&source).unwrap().modified().unwrap();
+    let mut bytes = contents(8 * BLOCK);
+    bytes[7] ^= 1;
+    std::fs::write(&source, bytes).unwrap();
+    std::fs::File::options().write(true).open(&source).unwrap().set_modified(time).unwrap();
+    case.go(&from, &to).await;
+    case.assert_whole();
+}
+
+#[tokio::test]
+async fn a_source_that_changes_while_it_is_read_is_read_again() {
+    let case = Case::new(4 * BLOCK);
+    let (from, to) = pair();
+    let log = Log { touch: Some(case.path("source")), ..Log::default() };
+    let (summary, log) = case.go_with(&from, &to, log, CancellationToken::new()).await;
+    assert_eq!((summary.done, *log.retries.lock().unwrap()), (1, 1));
+    assert_eq!(std::fs::metadata(case.path("final")).unwrap().modified().unwrap(), UNIX_EPOCH);
+    case.assert_whole();
+}
+
+#[tokio::test]
+async fn a_server_that_loses_bytes_and_claims_success_is_not_believed() {
+    let case = Case::new(4 * BLOCK);
+    let to = Arc::new(Server { loses_bytes: true, ..Server::remote() });
+    let (summary, _) = case.go(&Arc::new(Server::default()), &to).await;
+    assert_eq!((summary.done, summary.verify_failed), (0, 1));
+    assert!(!case.path("final").exists());
 }
 
 #[tokio::test]
