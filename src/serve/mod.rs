@@ -1,1 +1,4 @@
-//! Embedded SFTP and FTP servers for a folder.
+//! Embedded servers.
+
+mod root;
+pub use root::Access;
