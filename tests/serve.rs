@@ -1,0 +1,12 @@
+//! The embedded servers as their clients see them: OpenSSH's `sftp`, `lftp` and `curl`, whichever are installed.
+//!
+//! A client that isn't installed skips its test, loudly; `HAUL_TEST_NO_SKIP=1` makes that a failure.
+
+#[path = "serve/clients.rs"]
+mod clients;
+#[path = "serve/ftp.rs"]
+mod ftp;
+#[path = "serve/raw.rs"]
+mod raw;
+#[path = "serve/scene.rs"]
+mod scene;
