@@ -36,6 +36,8 @@ pub(super) struct Login {
     /// The server takes no TLS, and the user allows that.
     plain: AtomicBool,
     tls12: AtomicBool,
+    /// The server has no TLS 1.2 to go back to.
+    tls13_stays: AtomicBool,
     passive: AtomicBool,
     extended_works: AtomicBool,
 }
@@ -88,6 +90,7 @@ impl Login {
             server: OnceLock::new(),
             plain: AtomicBool::new(false),
             tls12: AtomicBool::new(false),
+            tls13_stays: AtomicBool::new(false),
             passive: AtomicBool::new(false),
             extended_works: AtomicBool::new(false),
         }
@@ -98,7 +101,12 @@ impl Login {
     /// # Errors
     /// See [`super::connect`].
     pub(super) async fn open(self: &Arc<Self>) -> Result<Connection> {
-        self.try_open().await.map_err(|e| e.at(format!("{}:{}", self.host, self.port)))
+        let mut opened = self.try_open().await;
+        if opened.as_ref().is_err_and(|e| e.kind() == ErrorKind::Tls) && self.tls12.swap(false, Ordering::Relaxed) {
+            self.tls13_stays.store(true, Ordering::Relaxed);
+            opened = self.try_open().await;
+        }
+        opened.map_err(|e| e.at(format!("{}:{}", self.host, self.port)))
     }
 
     /// Returns what the first connection found out; `None` before it.
@@ -135,7 +143,7 @@ impl Login {
 
     /// Makes new connections use TLS 1.2; returns whether that is news.
     pub(super) fn give_up_tls13(&self) -> bool {
-        !self.tls12.swap(true, Ordering::Relaxed)
+        !self.tls13_stays.load(Ordering::Relaxed) && !self.tls12.swap(true, Ordering::Relaxed)
     }
 
     async fn try_open(self: &Arc<Self>) -> Result<Connection> {

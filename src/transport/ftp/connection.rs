@@ -19,7 +19,7 @@ use tokio::net::TcpStream;
 use super::connect::Login;
 use super::dial::dial;
 use super::reply::Reply;
-use super::tls::LoginTls;
+use super::tls::{LoginTls, Sessions};
 use super::wire::{Stream, Transcript, Wire};
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::RemotePath;
@@ -35,6 +35,7 @@ pub(super) struct Connection {
     login: Arc<Login>,
     transcript: Transcript,
     tls13: bool,
+    sessions: Option<Arc<Sessions>>,
     broken: bool,
     dialled: Arc<Dialled>,
 }
@@ -74,12 +75,13 @@ impl Connection {
         let dialled: Arc<Dialled> = Arc::default();
         let tls13 = wire.is_tls13();
         let timeout = login.timeout();
+        let sessions = tls.as_ref().map(LoginTls::sessions);
         let wire = wire.adopted(telnet, transcript.clone());
         let connector = Connector { control: Mutex::new(Some(wire)), tls, timeout };
         let client = take_over(connector, Arc::clone(&dialled), timeout)
             .await
             .map_err(|e| Error::new(ErrorKind::Other, "hand over the connection").with_source(e))?;
-        Ok(Self { client, login, transcript, tls13, broken: false, dialled })
+        Ok(Self { client, login, transcript, tls13, sessions, broken: false, dialled })
     }
 
     /// Sends one command, whose path must hold no line break, and returns the reply, whatever it says.
@@ -155,6 +157,13 @@ impl Connection {
         Reply::parse(&self.transcript.text()).map(|reply| reply.words()).unwrap_or_default()
     }
 
+    /// Notes after a transfer when no session is left for another one: then TLS 1.2, where one is enough, serves better.
+    pub(super) fn note_sessions(&self) {
+        if self.is_spent() && self.login.give_up_tls13() {
+            tracing::debug!("uploads use up the sessions of TLS 1.3 here: going on with TLS 1.2");
+        }
+    }
+
     /// Says goodbye, briefly.
     pub(super) async fn quit(mut self) {
         let _ = tokio::time::timeout(Duration::from_secs(1), self.client.quit()).await;
@@ -184,6 +193,10 @@ impl Connection {
         Ok(self.client.custom_data_command(listing, &begun).await?.1)
     }
 
+    fn is_spent(&self) -> bool {
+        self.tls13 && self.sessions.as_ref().is_some_and(|sessions| sessions.are_spent())
+    }
+
     fn received(&mut self, raw: &[u8]) -> Result<Reply> {
         let reply = Reply::parse(raw).inspect_err(|_| self.broken = true)?;
         if reply.code() == 421 {
@@ -211,7 +224,8 @@ impl Connection {
     fn refused(&mut self, reply: Reply) -> Refusal {
         match reply.code() {
             // The server demands a resumed session and doesn't take ours for one.
-            425 | 426 | 435 | 522 if mentions_tls(&reply) => {
+            // ProFTPD says no more than that it was "unable to build data connection".
+            425 | 426 | 435 | 522 if mentions_tls(&reply) || (self.tls13 && reply.code() == 425) => {
                 let error = reply.error("TLS on the data connection").with_kind(ErrorKind::Tls);
                 Refusal::Failed(self.without_tls13(error))
             }
@@ -253,7 +267,7 @@ impl Pooled for Connection {
                     == Err(rustix::io::Errno::AGAIN)
             })
         };
-        !self.broken && !(self.tls13 && self.login.tls12_only()) && quiet()
+        !self.broken && !(self.tls13 && self.login.tls12_only()) && !self.is_spent() && quiet()
     }
 }
 

@@ -68,17 +68,38 @@ impl Listing {
     pub(super) async fn open(connection: &mut Connection, path: &RemotePath) -> Result<Self, Refusal> {
         check(path)?;
         let machine = connection.login().server().is_some_and(|server| server.features.machine_lists());
-        let (form, data) = match machine {
-            true => match connection.transfer(Transfer::MachineList, path).await {
-                Err(Refusal::Said(reply)) if matches!(reply.code(), 500 | 502 | 504) => {
-                    list_inside(connection, path).await?
-                }
-                started => (Transfer::MachineList, started?),
-            },
-            false => list_inside(connection, path).await?,
-        };
+        if !machine {
+            return Self::open_inside(connection, path).await;
+        }
+        match connection.transfer(Transfer::MachineList, path).await {
+            Ok(data) => Ok(Self::new(path, Transfer::MachineList, data)),
+            Err(Refusal::Said(reply)) if matches!(reply.code(), 500 | 502 | 504) => {
+                Self::open_inside(connection, path).await
+            }
+            Err(refusal) => Err(refusal),
+        }
+    }
+
+    /// Asks for the listing by LIST, from inside, since that takes options and patterns where a path is meant.
+    pub(super) async fn open_inside(connection: &mut Connection, path: &RemotePath) -> Result<Self, Refusal> {
+        check(path)?;
+        let inside = connection.ask("CWD", path).await?;
+        if !inside.is_ok() {
+            return Err(Refusal::Said(inside));
+        }
+        match connection.transfer(Transfer::ListAll, path).await {
+            Ok(data) => Ok(Self::new(path, Transfer::ListAll, data)),
+            Err(Refusal::Said(_)) => {
+                let data = connection.transfer(Transfer::List, path).await?;
+                Ok(Self::new(path, Transfer::List, data))
+            }
+            Err(refusal) => Err(refusal),
+        }
+    }
+
+    fn new(path: &RemotePath, form: Transfer, data: TransferStream<Wire>) -> Self {
         let today = jiff::Timestamp::now().to_zoned(TimeZone::UTC).date();
-        Ok(Self { path: path.clone(), form, data: Some(data), buffer: Vec::new(), start: 0, lines: 0, today })
+        Self { path: path.clone(), form, data: Some(data), buffer: Vec::new(), start: 0, lines: 0, today }
     }
 
     /// Returns the next entry; `None` once the server said that this was all.
@@ -172,21 +193,5 @@ impl Listing {
             Err(Refusal::Said(reply)) => Err(reply.error("list")),
             Err(Refusal::Failed(e)) => Err(e),
         }
-    }
-}
-
-/// Lists the directory from inside, since LIST takes options and patterns where a path is meant.
-async fn list_inside(
-    connection: &mut Connection,
-    path: &RemotePath,
-) -> Result<(Transfer, TransferStream<Wire>), Refusal> {
-    let inside = connection.ask("CWD", path).await?;
-    if !inside.is_ok() {
-        return Err(Refusal::Said(inside));
-    }
-    match connection.transfer(Transfer::ListAll, path).await {
-        Ok(data) => Ok((Transfer::ListAll, data)),
-        Err(Refusal::Said(_)) => Ok((Transfer::List, connection.transfer(Transfer::List, path).await?)),
-        Err(e) => Err(e),
     }
 }

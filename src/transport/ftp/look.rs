@@ -141,6 +141,9 @@ async fn refine(connection: &mut Connection, path: &RemotePath, follow: Follow, 
             entry.mode = entry.mode.filter(|_| entry.size == looked_like);
             Ok(Look::Found(entry))
         }
+        (FileKind::Directory, Follow::Links) if entry.mode == Some(0o777) => {
+            Ok(Look::Found(Entry { mode: None, ..entry }))
+        }
         (_, Follow::Nothing) if entry.mode == Some(0o777) && entry.kind != FileKind::Symlink => {
             Ok(Look::Found(in_parent(connection, path).await?.flatten().unwrap_or(entry)))
         }
@@ -218,7 +221,25 @@ pub(super) async fn in_parent(connection: &mut Connection, path: &RemotePath) ->
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Ok(None);
     };
-    let mut listing = match Listing::open(connection, &parent).await {
+    let listing = Listing::open(connection, &parent).await;
+    find_in(connection, listing, name).await
+}
+
+/// The same by LIST, which tells where links point more often than MLSD does.
+pub(super) async fn listed_in_parent(connection: &mut Connection, path: &RemotePath) -> Result<Option<Option<Entry>>> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+        return Ok(None);
+    };
+    let listing = Listing::open_inside(connection, &parent).await;
+    find_in(connection, listing, name).await
+}
+
+async fn find_in(
+    connection: &mut Connection,
+    listing: Result<Listing, Refusal>,
+    name: &[u8],
+) -> Result<Option<Option<Entry>>> {
+    let mut listing = match listing {
         Ok(listing) => listing,
         Err(Refusal::Said(_)) => return Ok(None),
         Err(Refusal::Failed(e)) => return Err(e),

@@ -7,10 +7,10 @@ use jiff::tz::TimeZone;
 
 use super::connection::{Connection, check};
 use super::features::{DigestCommand, ModeCommand, TimeCommand};
-use super::look::{Look, Wanted, explain, in_parent, look, size};
+use super::look::{Look, Wanted, explain, listed_in_parent, look, size};
 use super::reply::Reply;
 use crate::error::{Error, ErrorKind, Result};
-use crate::transport::{Algorithm, Follow, ReadRange, RemotePath, Replace, SetMetadata};
+use crate::transport::{Algorithm, FileKind, Follow, ReadRange, RemotePath, Replace, SetMetadata};
 
 /// Removes a file or link.
 pub(super) async fn remove_file(connection: &mut Connection, path: &RemotePath) -> Result<()> {
@@ -128,8 +128,10 @@ fn stamp(time: SystemTime) -> Result<String> {
 
 /// Returns where a link points, which only LIST tells.
 pub(super) async fn read_link(connection: &mut Connection, path: &RemotePath) -> Result<Vec<u8>> {
-    let entry = in_parent(connection, path).await?;
-    match entry {
+    match listed_in_parent(connection, path).await? {
+        Some(Some(entry)) if entry.kind != FileKind::Symlink => {
+            Err(Error::new(ErrorKind::InvalidPath, "not a symbolic link"))
+        }
         Some(Some(entry)) => {
             entry.target.ok_or_else(|| Error::new(ErrorKind::Unsupported, "the server doesn't tell where links point"))
         }

@@ -236,6 +236,7 @@ impl WriteStream for FtpWrite {
             )
             .at(path));
         }
+        connection.note_sessions();
         connection.give_back();
         Ok(())
     }

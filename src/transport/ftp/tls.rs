@@ -25,7 +25,7 @@ use super::wire::{Stream, Wire};
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::escape;
 
-/// How many tickets of one login are kept; each data connection under TLS 1.3 takes one and brings one or two.
+/// How many tickets of one login are kept.
 const TICKETS: usize = 16;
 
 /// Which versions of TLS to offer.
@@ -92,6 +92,7 @@ impl Trust {
 pub(super) struct LoginTls {
     name: ServerName<'static>,
     config: Arc<ClientConfig>,
+    sessions: Arc<Sessions>,
     timeout: Duration,
 }
 
@@ -99,8 +100,13 @@ impl LoginTls {
     /// Starts with no session: never those of another login, for servers bind data to control connections.
     pub(super) fn new(trust: &Trust, versions: Versions, timeout: Duration) -> Result<Self> {
         let sessions: Arc<Sessions> = Arc::default();
-        let config = Arc::new(trust.config(versions, Resumption::store(sessions))?);
-        Ok(Self { name: trust.name.clone(), config, timeout })
+        let config = Arc::new(trust.config(versions, Resumption::store(Arc::clone(&sessions) as _))?);
+        Ok(Self { name: trust.name.clone(), config, sessions, timeout })
+    }
+
+    /// Returns the sessions, to see how many are left.
+    pub(super) fn sessions(&self) -> Arc<Sessions> {
+        Arc::clone(&self.sessions)
     }
 
     /// Shakes hands.
@@ -134,7 +140,8 @@ fn handshake_error(error: std::io::Error) -> Error {
     let tls = error.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>());
     let hint = match tls {
         Some(rustls::Error::InvalidCertificate(problem)) => Some(match problem {
-            CertificateError::UnknownIssuer => {
+            // The other one is that of a certificate that claims to be an authority, as self-signed ones do.
+            CertificateError::UnknownIssuer | CertificateError::Other(_) => {
                 "the certificate is self-signed or its authority is unknown; if you know it to be right, save it (or its \
                  authority) as a PEM file and name that with --tls-ca"
             }
@@ -210,17 +217,28 @@ impl ServerCertVerifier for Verifier {
 }
 
 /// The sessions of one login.
+///
+/// That of TLS 1.2 is resumed again and again. Tickets of TLS 1.3 can't be copied in rustls: each is good for one data
+/// connection, most of which bring a new one. ProFTPD's uploads bring none, so that its two tickets are spent after two
+/// uploads, and it takes no data connection that doesn't resume.
 #[derive(Default)]
-struct Sessions(Mutex<Kept>);
+pub(super) struct Sessions(Mutex<Kept>);
 
 #[derive(Default)]
 struct Kept {
+    had_tickets: bool,
     group: Option<NamedGroup>,
     tls12: Option<Tls12ClientSessionValue>,
     tickets: Vec<Tls13ClientSessionValue>,
 }
 
 impl Sessions {
+    /// Returns whether there were tickets and none is left: a server that gives them may demand them.
+    pub(super) fn are_spent(&self) -> bool {
+        let kept = self.lock();
+        kept.had_tickets && kept.tickets.is_empty()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Kept> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -250,6 +268,7 @@ impl ClientSessionStore for Sessions {
 
     fn insert_tls13_ticket(&self, _: ServerName<'static>, value: Tls13ClientSessionValue) {
         let mut kept = self.lock();
+        kept.had_tickets = true;
         if kept.tickets.len() == TICKETS {
             kept.tickets.remove(0);
         }
