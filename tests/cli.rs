@@ -169,3 +169,80 @@ fn rm_keeps_homes_and_what_holds_them() {
     s.tree("");
     assert_transcript!(s);
 }
+
+#[test]
+fn get_and_put_place_things_as_cp_does() {
+    let mut s = Session::new();
+    s.file("far/a.txt", "first");
+    s.file("far/b.txt", "second");
+    s.file("far/tree/inner/c.txt", "third");
+    s.file("far/tree/d.txt", "");
+    std::fs::create_dir(s.at("work/into")).unwrap();
+    s.haul(&["get", "-j1", "file://[DIR]/far/a.txt"]);
+    s.haul(&["get", "-j1", "file://[DIR]/far/a.txt"]);
+    s.haul(&["get", "-j1", "file://[DIR]/far/a.txt", "renamed"]);
+    s.haul(&["get", "-j1", "file://[DIR]/far/*.txt", "into"]);
+    s.haul(&["get", "-j1", "file://[DIR]/far/tree"]);
+    s.haul(&["get", "-j1", "-r", "file://[DIR]/far/tree", "new-name"]);
+    s.haul(&["put", "-j1", "-r", "new-name/.", "into", "file://[DIR]/far"]);
+    s.haul(&["get", "-j1", "file://[DIR]/far/a.txt", "file://[DIR]/far/b.txt", "missing-dir"]);
+    s.haul(&["get", "-j1", "file://[DIR]/far/a.txt", "missing-dir/"]);
+    s.haul(&["get", "-j1", "file://[DIR]/far/nothing", "file://[DIR]/far/a.txt", "into"]);
+    s.tree("work");
+    s.tree("far");
+    assert_transcript!(s);
+}
+
+#[test]
+fn what_is_there_is_treated_as_asked() {
+    let mut s = Session::new();
+    s.file("far/a", "new contents");
+    s.file("work/a", "old");
+    s.haul(&["get", "-j1", "--dry-run", "file://[DIR]/far/a"]);
+    s.haul(&["get", "-j1", "--no-clobber", "file://[DIR]/far/a"]);
+    s.haul(&["get", "-j1", "--update", "file://[DIR]/far/a"]);
+    s.haul(&["get", "-j1", "-q", "file://[DIR]/far/a"]);
+    s.haul(&["get", "-j1", "--force", "file://[DIR]/far/a"]);
+    s.haul(&["get", "-j1", "--force", "--update", "file://[DIR]/far/a"]);
+    s.haul(&["get", "-j1", "-n", "--dry-run", "file://[DIR]/far/a", "other"]);
+    s.tree("work");
+    assert_transcript!(s);
+}
+
+#[test]
+fn pipes_carry_files() {
+    let mut s = Session::new();
+    s.file("far/a", "first\n");
+    s.file("far/b", b"second \xff\n");
+    s.haul(&["cat", "file://[DIR]/far/a", "file://[DIR]/far/none", "file://[DIR]/far/b"]);
+    s.haul(&["get", "-j1", "file://[DIR]/far/*", "-"]);
+    s.haul(&["get", "-j1", "file://[DIR]/far", "-"]);
+    s.haul(&["get", "-j1", "--json", "file://[DIR]/far/a", "-"]);
+    s.haul_with(&["put", "-", "file://[DIR]/far/c"], b"from a pipe");
+    s.haul_with(&["put", "-q", "-", "file://[DIR]/far/empty"], b"");
+    s.haul_with(&["put", "-", "file://[DIR]/far/"], b"from a pipe");
+    s.haul_with(&["put", "-", "a", "file://[DIR]/far/"], b"from a pipe");
+    s.tree("far");
+    assert_transcript!(s);
+}
+
+#[test]
+fn json_tells_every_file() {
+    let mut s = Session::new();
+    s.file("far/a b%.txt", "first");
+    s.file("far/tree/c", "third");
+    s.haul(&[
+        "get",
+        "-j1",
+        "--json",
+        "file://[DIR]/far/a%20b%25.txt",
+        "file://[DIR]/far/tree",
+        "file://[DIR]/far/none",
+        ".",
+    ]);
+    s.haul(&["get", "-j1", "--json", "-r", "file://[DIR]/far"]);
+    s.haul(&["get", "-j1", "--json", "-r", "file://[DIR]/far"]);
+    s.haul(&["get", "-j1", "-f", "--progress", "json", "file://[DIR]/far/tree/c", "file://[DIR]/far/none", "."]);
+    s.haul(&["get", "-j1", "--json", "--dry-run", "file://[DIR]/far/tree/c", "other"]);
+    assert_transcript!(s);
+}

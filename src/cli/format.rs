@@ -39,6 +39,12 @@ pub(crate) fn duration(time: Duration) -> String {
     }
 }
 
+/// Writes a time to the second: `0 s`, `42 s`, `2 min 05 s`.
+pub(crate) fn whole(time: Duration) -> String {
+    let seconds = (time + Duration::from_millis(500)).as_secs();
+    if seconds < 10 { format!("{seconds} s") } else { duration(Duration::from_secs(seconds)) }
+}
+
 /// Returns the share of `part` in `whole`, 0 to 100; all of nothing is 100.
 pub(crate) fn percent(part: u64, whole: u64) -> u64 {
     u64::try_from(u128::from(part) * 100 / u128::from(whole.max(1)))
@@ -65,6 +71,8 @@ pub(crate) fn path_of(url: &str) -> String {
     match url.split_once("://") {
         Some((_, rest)) => {
             let path = rest.find('/').map_or("", |slash| &rest[slash..]);
+            // An absolute path in an FTP URL has a second slash.
+            let path = if path.starts_with("//") { &path[1..] } else { path };
             escape(&percent_decode_str(path).collect::<Vec<u8>>())
         }
         None => escape(url.as_bytes()),
@@ -130,6 +138,7 @@ mod tests {
     #[test]
     fn urls_are_shown_as_paths() {
         assert_eq!(path_of("sftp://me@h:22/a%20b/%1b%41"), "/a b/\\u{1b}A");
+        assert_eq!(path_of("ftp://h//a"), "/a");
         assert_eq!(path_of("/tmp/100%41"), "/tmp/100%41");
         assert_eq!(path_of("ftp://h"), "");
     }

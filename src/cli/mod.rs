@@ -9,21 +9,21 @@ use clap::error::{ContextKind, ErrorKind as ClapKind};
 use clap::{CommandFactory, Parser, Subcommand};
 use haul::Error;
 
+mod cat;
 mod context;
 mod entry;
-#[allow(dead_code)]
 mod format;
+mod get;
 mod guard;
 mod json;
 mod log;
 mod ls;
 mod mkdir;
 mod mv;
-#[allow(dead_code)]
 mod options;
-#[allow(dead_code)]
 mod progress;
 mod prompt;
+mod put;
 mod report;
 mod rm;
 mod screen;
@@ -31,7 +31,7 @@ mod serve;
 mod signals;
 mod stat;
 mod stdout;
-#[allow(dead_code)]
+mod transfer;
 mod values;
 
 use context::Context;
@@ -64,6 +64,9 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Get(get::Get),
+    Put(put::Put),
+    Cat(cat::Cat),
     Ls(ls::Ls),
     Stat(stat::Stat),
     Mkdir(mkdir::Mkdir),
@@ -73,8 +76,11 @@ enum Command {
 }
 
 impl Command {
-    async fn run(self, context: &Context) -> Result<()> {
+    async fn run(self, context: &Arc<Context>) -> Result<()> {
         match self {
+            Self::Get(get) => get.run(context).await,
+            Self::Put(put) => put.run(context).await,
+            Self::Cat(cat) => cat.run(context).await,
             Self::Ls(ls) => ls.run(context).await,
             Self::Stat(stat) => stat.run(context).await,
             Self::Mkdir(mkdir) => mkdir.run(context).await,
@@ -86,7 +92,7 @@ impl Command {
 
     /// Returns whether the command sees the cancel token itself and ends in order; the others are just dropped.
     fn stops_in_order(&self) -> bool {
-        matches!(self, Self::Serve(_))
+        matches!(self, Self::Get(_) | Self::Put(_) | Self::Serve(_))
     }
 }
 
@@ -135,13 +141,19 @@ fn run(command: Command, context: &Arc<Context>) -> Result<()> {
 
 /// Shows what clap found wrong, or the help or version that was asked for.
 fn usage_error(error: clap::Error) -> ExitCode {
+    let screen = screen::Screen::default();
     let unknown = error.get(ContextKind::InvalidSubcommand).map(ToString::to_string);
     if let (ClapKind::InvalidSubcommand, Some(true)) = (error.kind(), unknown.map(|word| word.contains("://"))) {
-        let screen = screen::Screen::default();
         screen.line("haul: a URL needs a command in front of it\n");
         screen.line("hint: haul get URL downloads it, haul ls URL lists it; haul --help shows all commands");
         return Exit::Usage.into();
     }
-    let _ = error.print();
+    match error.use_stderr() {
+        true => {
+            let text = error.render().to_string();
+            screen.line(&format!("haul: {}", text.strip_prefix("error: ").unwrap_or(&text).trim_end()));
+        }
+        false => drop(error.print()),
+    }
     u8::try_from(error.exit_code()).unwrap_or(2).into()
 }

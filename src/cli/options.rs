@@ -8,11 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use haul::transport::{ConnectOptions, HostKeyPolicy, Prompt, Secret, SshEngine, TlsMode};
+use haul::transfer::{self, Existing, Verify};
+use haul::transport::{ConnectOptions, Durability, HostKeyPolicy, Prompt, Secret, SshEngine, TlsMode};
 use haul::{Error, ErrorKind};
 
+use super::progress::View;
 use super::report::Report;
-use super::values::{Count, choice, count, duration};
+use super::values::{Count, choice, count, duration, size};
 
 /// The longest password file that is read.
 const PASSWORD_FILE_LIMIT: u64 = 64 << 10;
@@ -28,6 +30,97 @@ pub(crate) struct OutputArgs {
     /// Say more; -vv and -vvv say what happens inside
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
+}
+
+/// How files are moved.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Transfer options")]
+pub(crate) struct TransferArgs {
+    /// Replace files even if size and time are the same
+    #[arg(short, long, group = "existing")]
+    force: bool,
+
+    /// Replace files only if the source is newer
+    #[arg(short, long, group = "existing")]
+    update: bool,
+
+    /// Replace no file
+    #[arg(short, long, group = "existing")]
+    no_clobber: bool,
+
+    /// Keep permissions and symbolic links as well; times are always kept
+    #[arg(short, long)]
+    pub(crate) preserve: bool,
+
+    /// Move so many files at once
+    #[arg(short, long, value_name = "N", default_value = "auto", value_parser = count)]
+    jobs: Count,
+
+    /// Start anew instead of going on with what an interrupted run left
+    #[arg(long)]
+    no_resume: bool,
+
+    /// How to prove what arrived
+    #[arg(long, value_name = "HOW", default_value = "auto", hide_possible_values = true, value_parser = choice(&[
+        ("auto", "Sizes; after a resume or retry also a digest or an overlap", Verify::Auto),
+        ("size", "Sizes only", Verify::Size),
+        ("digest", "A digest of the whole file at both ends, or failure", Verify::Digest),
+    ]))]
+    verify: Verify,
+
+    /// Make sure that files survive a loss of power before they count as done
+    #[arg(long)]
+    durable: bool,
+
+    /// Move at most so many bytes a second, all files together: 500k, 5M, 1.5G (1k is 1024)
+    #[arg(long, value_name = "RATE", value_parser = size)]
+    limit_rate: Option<u64>,
+
+    /// Try a file so often again after a broken connection that brought it no further
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub(crate) retries: u32,
+
+    /// Tell what would be copied, and change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+
+    /// Write one JSON object for each file, and a summary, to standard output
+    #[arg(long, help_heading = "Output options")]
+    pub(crate) json: bool,
+
+    /// How to show progress, on standard error
+    #[arg(long, value_name = "HOW", default_value = "auto", help_heading = "Output options",
+        hide_possible_values = true, value_parser = choice(&[
+        ("auto", "Bars on a terminal, lines otherwise", View::Auto),
+        ("bar", "Bars", View::Bars),
+        ("plain", "A line for each file", View::Lines),
+        ("json", "An object for each event", View::Json),
+        ("none", "Nothing but errors", View::Nothing),
+    ]))]
+    pub(crate) progress: View,
+}
+
+impl TransferArgs {
+    /// Makes the library's options of them.
+    pub(crate) fn options(&self) -> Result<transfer::Options, Error> {
+        Ok(transfer::Options {
+            jobs: self.jobs.0,
+            resume: !self.no_resume,
+            verify: self.verify,
+            durability: if self.durable { Durability::Synced } else { Durability::Cached },
+            limit_rate: self.limit_rate,
+            retries: self.retries,
+            preserve_mode: self.preserve,
+            existing: match (self.force, self.update, self.no_clobber) {
+                (true, _, _) => Existing::Replace,
+                (_, true, _) => Existing::ReplaceOlder,
+                (_, _, true) => Existing::Keep,
+                _ => Existing::ReplaceDifferent,
+            },
+            dry_run: self.dry_run,
+            ..transfer::Options::new(state_dir()?)
+        })
+    }
 }
 
 /// How to connect and log in.

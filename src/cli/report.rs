@@ -119,13 +119,20 @@ impl Report {
         }
     }
 
-    /// Keeps the hint of an error that is told elsewhere.
-    pub(crate) fn keep_hint(&self, error: &Error) {
-        let Some(hint) = hint(error) else { return };
-        let mut told = self.told();
+    fn keep_hint(&self, error: &Error) {
         // Ten thousand files that fail alike need one hint.
-        if told.kinds.insert(error.kind()) && !told.hints.iter().any(|other| *other == hint) {
-            told.hints.push(hint);
+        if let Some(hint) = hint(error)
+            && self.told().kinds.insert(error.kind())
+        {
+            self.hint(&hint);
+        }
+    }
+
+    /// Keeps advice for the end.
+    pub(crate) fn hint(&self, hint: &str) {
+        let mut told = self.told();
+        if !told.hints.iter().any(|other| other == hint) {
+            told.hints.push(hint.to_owned());
         }
     }
 

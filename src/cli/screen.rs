@@ -2,14 +2,26 @@
 
 use std::fmt;
 use std::io::{self, Write};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::json::FlightEvent;
 use super::progress::Bars;
+
+/// So many lines may wait for the next time that the bars are drawn.
+const MOST_WAITING: usize = 500;
 
 /// Standard error, shared by progress, reports, prompts and logs so that none tears another.
 #[derive(Default)]
 pub(crate) struct Screen {
-    bars: Mutex<Option<Bars>>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    bars: Option<Bars>,
+    /// Lines to write above the bars: each alone would redraw them.
+    waiting: Vec<String>,
+    json: bool,
 }
 
 impl fmt::Debug for Screen {
@@ -19,27 +31,84 @@ impl fmt::Debug for Screen {
 }
 
 impl Screen {
-    /// Writes a line. A standard error that can't be written to is no reason to stop.
+    /// Writes a line for people. A standard error that can't be written to is no reason to stop.
     pub(crate) fn line(&self, text: &str) {
-        self.suspend(|| {
-            let _ = writeln!(io::stderr().lock(), "{text}");
-        });
+        let mut state = self.state();
+        let line = match state.json {
+            true if text.is_empty() => return,
+            true => FlightEvent::Message { text }.to_line(),
+            false => text.to_owned(),
+        };
+        state.waiting.push(line);
+        if state.bars.is_none() || state.waiting.len() >= MOST_WAITING {
+            flush(state);
+        }
+    }
+
+    /// Writes a line as it is.
+    pub(crate) fn raw_line(&self, line: String) {
+        let mut state = self.state();
+        state.waiting.push(line);
+        flush(state);
+    }
+
+    /// Makes every line for people an object of JSON.
+    pub(crate) fn speak_json(&self) {
+        self.state().json = true;
     }
 
     /// Runs something that writes to the terminal or asks there, with the bars out of the way.
     pub(crate) fn suspend<R>(&self, action: impl FnOnce() -> R) -> R {
-        let bars = self.bars.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let bars = self.state().bars.clone();
         match bars {
             Some(bars) => bars.suspend(action),
             None => action(),
         }
     }
 
-    /// Puts up bars, or takes them away.
-    pub(crate) fn set_bars(&self, bars: Option<Bars>) {
-        let old = std::mem::replace(&mut *self.bars.lock().unwrap_or_else(PoisonError::into_inner), bars);
-        if let Some(bars) = old {
+    /// Puts up bars.
+    pub(crate) fn put_up(&self, bars: Bars) {
+        self.state().bars = Some(bars);
+    }
+
+    /// Draws the bars anew, below the lines that came in between.
+    pub(crate) fn draw(&self, lines: &[String]) {
+        let state = self.state();
+        if let Some(bars) = state.bars.clone() {
+            flush(state);
+            bars.draw(lines);
+        }
+    }
+
+    /// Takes the bars away.
+    pub(crate) fn take_down(&self) {
+        let bars = self.state().bars.take();
+        if let Some(bars) = bars {
             bars.clear();
         }
+        flush(self.state());
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Writes what waits. With bars, not under the lock: somebody may be typing an answer while they are out of the way.
+fn flush(mut state: MutexGuard<'_, State>) {
+    if state.waiting.is_empty() {
+        return;
+    }
+    let mut text = std::mem::take(&mut state.waiting).join("\n");
+    text.push('\n');
+    let write = || {
+        let _ = io::stderr().lock().write_all(text.as_bytes());
+    };
+    match state.bars.clone() {
+        Some(bars) => {
+            drop(state);
+            bars.suspend(write);
+        }
+        None => write(),
     }
 }

@@ -13,32 +13,38 @@ use super::report::Exit;
 /// How long an orderly stop may take before the user is told how to hurry it.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Watches for signals until the program ends.
+/// Watches for signals until the program ends, on a thread of its own: it answers even if all others are stuck.
 pub(crate) fn watch(context: &Arc<Context>) -> Result<()> {
+    let failed = |e| Error::io("watch for signals", e);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
     let ignored = ignored_signals();
     let mut signals = Vec::new();
     for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
         // `nohup haul …` and `haul … &` in a script start us with a signal ignored: it stays so.
         if ignored >> (kind.as_raw_value() - 1) & 1 == 0 {
-            signals.push(signal(kind).map_err(|e| Error::io("watch for signals", e))?);
+            let _inside = runtime.enter();
+            signals.push(signal(kind).map_err(failed)?);
         }
     }
     let context = Arc::clone(context);
-    tokio::spawn(async move {
-        any(&mut signals).await;
-        context.cancel.cancel();
-        tokio::select! {
-            () = any(&mut signals) => {}
-            () = tokio::time::sleep(PATIENCE) => {
-                context.note("haul: stopping in order; press Ctrl-C again to stop at once");
-                any(&mut signals).await;
-            }
-        }
-        context.screen.set_bars(None);
-        restore_terminal();
-        std::process::exit(Exit::Interrupted.code().into());
-    });
+    let wait = move || runtime.block_on(stop(&context, &mut signals));
+    std::thread::Builder::new().name("signals".into()).spawn(wait).map_err(failed)?;
     Ok(())
+}
+
+async fn stop(context: &Context, signals: &mut [Signal]) {
+    any(signals).await;
+    context.cancel.cancel();
+    tokio::select! {
+        () = any(signals) => {}
+        () = tokio::time::sleep(PATIENCE) => {
+            context.note("haul: stopping in order; press Ctrl-C again to stop at once");
+            any(signals).await;
+        }
+    }
+    restore_terminal();
+    context.screen.take_down();
+    std::process::exit(Exit::Interrupted.code().into());
 }
 
 async fn any(signals: &mut [Signal]) {

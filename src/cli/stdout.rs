@@ -37,6 +37,16 @@ impl Stdout {
         Error::io("write to standard output", error).with_hint("is the disk full that it goes to?")
     }
 
+    /// Returns the error of something that wrote to standard output: that the reader has gone if that is its cause.
+    pub(crate) fn closed_or(&self, error: Error) -> Error {
+        let cause = std::error::Error::source(&error).and_then(|cause| cause.downcast_ref::<io::Error>());
+        if cause.is_none_or(|cause| cause.kind() != io::ErrorKind::BrokenPipe) {
+            return error;
+        }
+        self.closed.store(true, Ordering::Relaxed);
+        ErrorKind::Cancelled.into()
+    }
+
     /// Returns whether the reader has gone.
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Relaxed)

@@ -177,8 +177,8 @@ impl Moving<'_> {
         }
         self.ctx.observer.event(Event::Started {
             id: self.id,
-            source: self.job.source.shown(),
-            destination: self.job.destination.shown(),
+            source: self.job.source.url.clone(),
+            destination: self.job.destination.url.clone(),
             size: entry.size,
         });
     }

@@ -42,7 +42,7 @@ pub async fn read_out(
     if entry.kind == FileKind::Directory {
         return Err(Error::new(ErrorKind::IsADirectory, "is a directory").at(source.shown()));
     }
-    announce(&ctx, source.shown(), "-".into(), entry.size);
+    announce(&ctx, source.url.clone(), "-".into(), entry.size);
     let mut sink = Sink { sink, written: 0 };
     let mut budget = Budget::new(options.retries, options.retry_wait);
     let mut furthest = 0;
@@ -87,7 +87,7 @@ pub async fn write_in(
             Error::new(ErrorKind::IsADirectory, "is a directory: name the file to write").at(destination.shown())
         );
     }
-    announce(&ctx, "-".into(), destination.shown(), None);
+    announce(&ctx, "-".into(), destination.url.clone(), None);
     let _held = ctx.locks.take(&destination.url)?;
     let id = ctx.transfer_id("-", &destination.url);
     let part = destination.sibling(part::path_of(&destination.path, &id)?);

@@ -184,9 +184,9 @@ pub enum Status {
 pub struct Outcome {
     /// The number that its events carry.
     pub id: u64,
-    /// URL or path of the source.
+    /// URL of the source; `-` is a pipe.
     pub source: String,
-    /// URL or path of the destination.
+    /// URL of the destination; `-` is a pipe.
     pub destination: String,
     /// What happened.
     pub status: Status,
@@ -216,9 +216,9 @@ pub enum Event {
     Started {
         /// Number of the file in this run.
         id: u64,
-        /// URL or path of the source.
+        /// URL of the source; `-` is a pipe.
         source: String,
-        /// URL or path of the destination.
+        /// URL of the destination; `-` is a pipe.
         destination: String,
         /// Size in bytes, if known.
         size: Option<u64>,

@@ -1,0 +1,182 @@
+//! What `get` and `put` share: from operands to a run and its end.
+
+use std::ffi::{OsStr, OsString};
+use std::sync::Arc;
+use std::time::Instant;
+
+use haul::endpoint::Endpoint;
+use haul::plan::{self, Place};
+use haul::transfer::{self, Event, Location, Observer, Outcome, Status};
+use haul::{Error, ErrorKind};
+use tokio_util::sync::CancellationToken;
+
+use super::context::{Connections, Context, name_of, usage};
+use super::options::{ConnectArgs, TransferArgs};
+use super::progress::{Progress, View};
+use super::report::Result;
+
+/// One run of `get` or `put`.
+pub(crate) struct Transfer<'a> {
+    /// The outputs.
+    pub(crate) context: &'a Arc<Context>,
+    /// How to connect.
+    pub(crate) connect: &'a ConnectArgs,
+    /// How to move.
+    pub(crate) args: &'a TransferArgs,
+    /// Whether whole trees are taken.
+    pub(crate) recursive: bool,
+}
+
+impl Transfer<'_> {
+    /// Copies files and, where asked for, trees.
+    pub(crate) async fn copy(&self, sources: &[OsString], destination: &OsStr) -> Result<()> {
+        let options = self.args.options()?;
+        if self.args.progress == View::Json {
+            self.context.screen.speak_json();
+        }
+        let mut connections = Connections::new(self.connect, self.context)?;
+        let sources = connections.parse(sources)?;
+        let destination = connections.parse_one(destination)?;
+        let planned = plan::Options {
+            recursive: self.recursive,
+            preserve: self.args.preserve,
+            retries: options.retries,
+            retry_wait: options.retry_wait,
+        };
+        let cancel = &self.context.cancel;
+        let (sources, destination) = unless(cancel, self.places(&mut connections, &sources, &destination)).await?;
+        let progress = self.progress();
+        let observer = Arc::clone(&progress) as Arc<dyn Observer>;
+        let run = async {
+            let plan = plan::copy(sources, destination, planned, Arc::clone(&observer));
+            let tasks = unless(cancel, async { Ok(plan.await?) }).await?;
+            Ok(transfer::run(tasks, &options, observer, cancel.clone()).await?)
+        };
+        let result: Result<_> = run.await;
+        progress.end(result.is_ok());
+        let summary = result?;
+        if summary.cancelled {
+            self.interrupted(options.resume);
+            return Err(Error::from(ErrorKind::Cancelled).into());
+        }
+        connections.close().await;
+        Ok(())
+    }
+
+    /// Writes files to standard output, one behind the other.
+    pub(crate) async fn write_out(&self, sources: &[OsString]) -> Result<()> {
+        if self.args.json || self.args.dry_run {
+            return Err(usage("--json and --dry-run don't go with standard output as destination").into());
+        }
+        let options = self.args.options()?;
+        let mut connections = Connections::new(self.connect, self.context)?;
+        let sources = connections.parse(sources)?;
+        let cancel = &self.context.cancel;
+        let mut found = Vec::new();
+        for source in &sources {
+            let place = unless(cancel, connections.place(source)).await?;
+            let paths = unless(cancel, async { Ok(plan::expand(&place).await?) }).await?;
+            found.extend(paths.into_iter().map(|(path, _)| (name_of(source, &path), place.location(path))));
+        }
+        let progress = self.progress();
+        for (name, location) in found {
+            if let Err(error) = self.write_one(&location, &options, &progress).await {
+                progress.end(false);
+                return Err(error.at(name).into());
+            }
+        }
+        progress.end(true);
+        connections.close().await;
+        Ok(())
+    }
+
+    async fn write_one(
+        &self,
+        source: &Location,
+        options: &transfer::Options,
+        progress: &Arc<Progress>,
+    ) -> Result<(), Error> {
+        let started = Instant::now();
+        let mut stdout = tokio::io::stdout();
+        let observer = Arc::clone(progress) as Arc<dyn Observer>;
+        let cancel = self.context.cancel.clone();
+        let written = transfer::read_out(source, &mut stdout, options, observer, cancel).await;
+        let bytes = written.map_err(|error| self.context.stdout.closed_or(error))?;
+        progress.event(Event::Finished(Outcome {
+            id: 0,
+            source: source.url.clone(),
+            destination: "-".into(),
+            status: Status::Done,
+            bytes: Some(bytes),
+            transferred: bytes,
+            resumed_from: None,
+            elapsed: started.elapsed(),
+            verified: None,
+        }));
+        Ok(())
+    }
+
+    /// Writes standard input to a file, which appears when all of it is there.
+    pub(crate) async fn read_in(&self, destination: &OsStr) -> Result<()> {
+        if self.args.dry_run {
+            return Err(usage("--dry-run doesn't go with standard input as source").into());
+        }
+        let options = self.args.options()?;
+        if self.args.progress == View::Json {
+            self.context.screen.speak_json();
+        }
+        let mut connections = Connections::new(self.connect, self.context)?;
+        let destination = connections.parse_one(destination)?;
+        if destination.path.names_directory() {
+            return Err(usage("is a directory: standard input needs the name of a file").at(&destination).into());
+        }
+        let cancel = &self.context.cancel;
+        let place = unless(cancel, connections.place(&destination)).await?;
+        let location = place.location(unless(cancel, async { Ok(place.path().await?) }).await?);
+        let progress = self.progress();
+        let observer = Arc::clone(&progress) as Arc<dyn Observer>;
+        let mut stdin = tokio::io::stdin();
+        let result = transfer::write_in(&mut stdin, &location, &options, observer, cancel.clone()).await;
+        let result = result.map(|outcome| progress.event(Event::Finished(outcome)));
+        progress.end(result.is_ok());
+        result.map_err(|error| error.at(location.shown()))?;
+        connections.close().await;
+        Ok(())
+    }
+
+    async fn places(
+        &self,
+        connections: &mut Connections<'_>,
+        sources: &[Endpoint],
+        destination: &Endpoint,
+    ) -> Result<(Vec<Place>, Place)> {
+        let mut places = Vec::new();
+        for source in sources {
+            places.push(connections.place(source).await?);
+        }
+        Ok((places, connections.place(destination).await?))
+    }
+
+    fn progress(&self) -> Arc<Progress> {
+        Progress::start(self.context, self.args.progress, self.args.json, self.args.retries)
+    }
+
+    fn interrupted(&self, resume: bool) {
+        if self.context.stdout.is_closed() {
+            return;
+        }
+        self.context.screen.line("haul: interrupted");
+        if resume {
+            let hint = "run the same command again: it goes on where it stopped";
+            self.context.report.hint(hint);
+        }
+    }
+}
+
+/// Waits, unless the run is cancelled.
+async fn unless<T>(cancel: &CancellationToken, future: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::select! {
+        result = future => result,
+        () = cancel.cancelled() => Err(Error::from(ErrorKind::Cancelled).into()),
+    }
+}
