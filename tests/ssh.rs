@@ -16,7 +16,7 @@ use haul::transport::{ConnectOptions, HostKeyPolicy, SshEngine};
 use haul::{Error, ErrorKind, Result};
 use sshd::{Answers, Sshd, agent_with, new_key};
 
-const ENGINES: [SshEngine; 1] = [SshEngine::Russh];
+const ENGINES: [SshEngine; 2] = [SshEngine::Russh, SshEngine::Libssh2];
 
 /// Options that touch nothing of the user's own.
 fn options(sshd: &Sshd, engine: SshEngine) -> ConnectOptions {

@@ -76,9 +76,9 @@ impl Sshd {
 
     /// Writes a known_hosts file with these keys for this server.
     pub(crate) fn known_hosts(&self, keys: &[&str]) -> PathBuf {
-        let lines: String = keys.iter().map(|key| format!("[127.0.0.1]:{} {}\n", self.port, key.trim())).collect();
+        let lines: Vec<_> = keys.iter().map(|key| format!("[127.0.0.1]:{} {}\n", self.port, key.trim())).collect();
         let (mut file, path) = tempfile::NamedTempFile::new_in(self.folder.path()).unwrap().keep().unwrap();
-        file.write_all(lines.as_bytes()).unwrap();
+        file.write_all(lines.concat().as_bytes()).unwrap();
         path
     }
 

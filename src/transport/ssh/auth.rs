@@ -310,10 +310,10 @@ impl Login {
         let tried = if self.tried.is_empty() { "nothing".into() } else { self.tried.join(", ") };
         let offered = if self.offered.is_empty() { "nothing more".into() } else { self.offered.join(", ") };
         let left = self.identities.len();
-        let mut text = format!("login refused: tried {tried}; the server offers {}", escape(offered.as_bytes()));
-        if left > 0 && self.key_offers == 0 {
-            text += &format!("; {left} more keys were not tried");
-        }
+        let untried =
+            if left > 0 && self.key_offers == 0 { format!("; {left} more keys were not tried") } else { String::new() };
+        let offered = escape(offered.as_bytes());
+        let text = format!("login refused: tried {tried}; the server offers {offered}{untried}");
         let hint = if left > 0 && self.key_offers == 0 {
             "name the right key with --identity"
         } else if self.tried.iter().any(|tried| tried.contains("no passphrase")) {

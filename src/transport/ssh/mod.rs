@@ -4,7 +4,7 @@
 //! and `libssh2` share the files `known_hosts`, `auth`, `keys` and `tcp`; the system's `ssh` has its own of all these.
 
 use std::fmt::Debug;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -15,15 +15,24 @@ use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind, Result};
 
 mod auth;
+mod channels;
 mod keys;
 mod known_hosts;
+mod libssh2;
+mod pump;
 mod russh;
+mod russh_config;
+mod russh_login;
 mod tcp;
 
 pub use auth::LoginCache;
 
 /// The most standard output that [`Session::exec`] returns.
 const EXEC_OUTPUT: usize = 1 << 20;
+/// An agent may ask its user to touch or confirm something.
+const AGENT_PATIENCE: Duration = Duration::from_secs(120);
+/// How long a goodbye may take.
+const GOODBYE: Duration = Duration::from_secs(2);
 /// How much of a command's standard error is kept for the error message.
 const EXEC_STDERR: usize = 2048;
 
@@ -72,7 +81,8 @@ pub async fn connect(endpoint: &Endpoint, options: &ConnectOptions, cache: &Logi
     let _turn = cache.turn().await;
     let session = match options.ssh_engine {
         SshEngine::Russh => russh::connect(endpoint, options, cache).await?,
-        SshEngine::Libssh2 | SshEngine::Openssh => {
+        SshEngine::Libssh2 => libssh2::connect(endpoint, options, cache).await?,
+        SshEngine::Openssh => {
             return Err(Error::new(ErrorKind::Unsupported, "this SSH engine is not built yet"));
         }
     };
@@ -95,6 +105,22 @@ async fn show_banner(prompt: &Arc<dyn Prompt>, banner: &str) {
     }
     let prompt = Arc::clone(prompt);
     let _ = tokio::task::spawn_blocking(move || prompt.notice(&text.join("\n"))).await;
+}
+
+/// Why a connection ended; the first reason stays.
+#[derive(Default)]
+struct Ended(Mutex<Option<(ErrorKind, String)>>);
+
+impl Ended {
+    fn set(&self, kind: ErrorKind, text: String) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert((kind, text));
+    }
+
+    fn reason(&self) -> Error {
+        let ended = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (kind, text) = ended.unwrap_or((ErrorKind::ConnectionLost, "the connection is closed".into()));
+        Error::new(kind, text)
+    }
 }
 
 /// Turns what a finished command left behind into its result.

@@ -1,43 +1,29 @@
 //! The `russh` engine: memory-safe, asynchronous throughout, the default.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use russh::client::{self, AuthResult, DisconnectReason, Handle, KeyboardInteractiveAuthResponse, Msg};
-use russh::keys::agent::client::AgentClient;
-use russh::keys::{
-    Algorithm, HashAlg, PrivateKey, PrivateKeyWithHashAlg, PublicKey, PublicKeyBase64, PublicKeyOrCertificate,
-};
-use russh::{ChannelId, ChannelMsg, ChannelWriteHalf, Disconnect, MethodSet, Preferred, cipher, compression};
+use russh::client::{self, DisconnectReason, Handle, Msg};
+use russh::keys::{PublicKeyBase64, PublicKeyOrCertificate};
+use russh::{ChannelId, ChannelMsg, ChannelWriteHalf, Disconnect};
 use tokio::task::spawn_blocking;
 
-use super::auth::{Answers, Authenticator, LoginCache, Outcome, log_in, user_name};
+use super::auth::{LoginCache, log_in, user_name};
 use super::known_hosts::KnownHosts;
-use super::tcp::{self, Watched};
-use super::{EXEC_OUTPUT, EXEC_STDERR, Inbound, Outbound, Session, exec_result, keep_up_to, show_banner, within};
+use super::russh_config::config;
+use super::russh_login::RusshLogin;
+use super::tcp::{self, Socket, Watched};
+use super::{
+    EXEC_OUTPUT, EXEC_STDERR, Ended, GOODBYE, Inbound, Outbound, Session, exec_result, keep_up_to, show_banner, within,
+};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind, Result};
-use crate::transport::{ConnectOptions, HostKeyPolicy, Prompt, Secret, escape};
-
-/// Bytes that the server may send before it hears from us. russh grants more only when half of it is used up, so the
-/// effective window swings between this and its half. What is really in flight, the SFTP codec decides.
-const WINDOW: u32 = 16 << 20;
-/// The longest packet that the server may send; OpenSSH fills 32 KiB.
-const PACKET: u32 = 32 << 10;
-/// Keepalives per timeout: a live server has said something well before its silence counts as death.
-const KEEPALIVES: u32 = 3;
-/// An agent may ask its user to touch or confirm something.
-const AGENT_PATIENCE: Duration = Duration::from_secs(120);
-/// How long a goodbye may take.
-const GOODBYE: Duration = Duration::from_secs(2);
+use crate::transport::{ConnectOptions, HostKeyPolicy, Prompt, escape};
 
 /// Connects and logs in.
 pub(super) async fn connect(
@@ -53,8 +39,7 @@ pub(super) async fn connect(
         .map_err(|e| Error::new(ErrorKind::Other, "read the known host keys").with_source(e))??;
 
     let stream = tcp::connect(&endpoint.host, port, options.timeout).await?;
-    let socket = stream.as_fd().try_clone_to_owned().map_err(|e| Error::io("set up the connection", e))?;
-    let socket = Socket(socket);
+    let socket = Socket::of(&stream)?;
     let armed = Arc::new(AtomicBool::new(false));
     let stream = Watched::new(stream, options.timeout, Arc::clone(&armed));
 
@@ -95,68 +80,11 @@ async fn shake_hands(
     }
 }
 
-fn config(known: &KnownHosts, timeout: Duration) -> client::Config {
-    client::Config {
-        window_size: WINDOW,
-        maximum_packet_size: PACKET,
-        keepalive_interval: Some(timeout / KEEPALIVES),
-        // `Watched` decides when silence is death: it also sees stalled writes, and slow progress doesn't deceive it.
-        keepalive_max: 0,
-        nodelay: true,
-        preferred: Preferred {
-            key: Cow::Owned(host_key_algorithms(&known.key_types())),
-            cipher: Cow::Borrowed(ciphers()),
-            compression: Cow::Borrowed(&[compression::NONE]),
-            ..Preferred::DEFAULT
-        },
-        ..client::Config::default()
-    }
-}
-
-/// AES-GCM is by far the fastest where the processor has AES instructions, and slow elsewhere.
-fn ciphers() -> &'static [cipher::Name] {
-    const AES_FIRST: &[cipher::Name] = &[
-        cipher::AES_128_GCM,
-        cipher::AES_256_GCM,
-        cipher::CHACHA20_POLY1305,
-        cipher::AES_128_CTR,
-        cipher::AES_256_CTR,
-        cipher::AES_192_CTR,
-    ];
-    const CHACHA_FIRST: &[cipher::Name] = &[
-        cipher::CHACHA20_POLY1305,
-        cipher::AES_128_GCM,
-        cipher::AES_256_GCM,
-        cipher::AES_128_CTR,
-        cipher::AES_256_CTR,
-        cipher::AES_192_CTR,
-    ];
-    #[cfg(target_arch = "x86_64")]
-    let fast = std::arch::is_x86_feature_detected!("aes");
-    #[cfg(target_arch = "aarch64")]
-    let fast = std::arch::is_aarch64_feature_detected!("aes");
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    let fast = false;
-    if fast { AES_FIRST } else { CHACHA_FIRST }
-}
-
-/// Puts the types on file first. RSA with SHA-1 is not offered.
-fn host_key_algorithms(on_file: &[&str]) -> Vec<Algorithm> {
-    let mut algorithms: Vec<_> =
-        Preferred::DEFAULT.key.iter().filter(|a| !matches!(a, Algorithm::Rsa { hash: None })).cloned().collect();
-    algorithms.sort_by_key(|algorithm| {
-        let name = if matches!(algorithm, Algorithm::Rsa { .. }) { "ssh-rsa" } else { algorithm.as_str() };
-        !on_file.contains(&name)
-    });
-    algorithms
-}
-
 /// What the session's task and its handles share.
 #[derive(Default)]
-struct Shared {
+pub(super) struct Shared {
     channels: Mutex<HashMap<ChannelId, Arc<dyn Inbound>>>,
-    /// Why the connection ended.
-    ended: Mutex<Option<(ErrorKind, String)>>,
+    ended: Ended,
     /// A person is being asked about the host key.
     asking: AtomicBool,
 }
@@ -175,23 +103,20 @@ impl Shared {
 
     /// Ends everything; the first reason stays.
     fn end(&self, kind: ErrorKind, text: String) {
-        let (kind, text) =
-            self.ended.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert((kind, text)).clone();
+        self.ended.set(kind, text);
         let channels = std::mem::take(&mut *self.channels());
         for inbound in channels.into_values() {
-            inbound.closed(Error::new(kind, text.clone()));
+            inbound.closed(self.ended.reason());
         }
     }
 
-    fn reason(&self) -> Error {
-        let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let (kind, text) = ended.unwrap_or((ErrorKind::ConnectionLost, "the connection is closed".into()));
-        Error::new(kind, text)
+    pub(super) fn reason(&self) -> Error {
+        self.ended.reason()
     }
 }
 
 /// The callbacks of the session's task.
-struct Client {
+pub(super) struct Client {
     known: Arc<KnownHosts>,
     policy: HostKeyPolicy,
     prompt: Arc<dyn Prompt>,
@@ -267,168 +192,12 @@ impl client::Handler for Client {
     }
 }
 
-struct RusshLogin {
-    handle: Handle<Client>,
-    shared: Arc<Shared>,
-    user: String,
-    limit: Duration,
-    agent: Option<PathBuf>,
-}
-
-impl RusshLogin {
-    /// russh reports a connection that ended during login as a refusal without methods.
-    fn outcome(&self, result: AuthResult) -> Result<Outcome> {
-        match result {
-            AuthResult::Success => Ok(Outcome::Success),
-            AuthResult::Failure { remaining_methods, partial_success } => {
-                self.refusal(&remaining_methods, partial_success)
-            }
-        }
-    }
-
-    fn refusal(&self, methods: &MethodSet, partial: bool) -> Result<Outcome> {
-        if methods.is_empty() && self.handle.is_closed() {
-            let reason = self.shared.reason();
-            return Err(Error::new(ErrorKind::AuthFailed, format!("login: {}", reason.chain()))
-                .with_hint("where the server counts too many tries, name the right key with --identity"));
-        }
-        let offered = methods.iter().map(String::from).collect();
-        Ok(Outcome::Refused { offered, partial })
-    }
-
-    /// Returns the hash to sign with: RSA keys have a choice, and SHA-1 is not one.
-    async fn hash_for(&self, key: &PublicKey) -> Result<Option<HashAlg>> {
-        if !matches!(key.algorithm(), Algorithm::Rsa { .. }) {
-            return Ok(None);
-        }
-        let supported = within(self.limit, "login", self.handle.best_supported_rsa_hash()).await?;
-        // Without the extension (RFC 8308) nothing is known; SHA-256 is the older of the two.
-        Ok(Some(supported.map_err(failure)?.flatten().unwrap_or(HashAlg::Sha256)))
-    }
-}
-
-#[async_trait]
-impl Authenticator for RusshLogin {
-    async fn none(&mut self) -> Result<Outcome> {
-        let user = self.user.clone();
-        let result = within(self.limit, "login", self.handle.authenticate_none(user)).await?.map_err(failure)?;
-        self.outcome(result)
-    }
-
-    async fn refuses(&mut self, key: &PublicKey) -> Result<Option<Outcome>> {
-        let hash = self.hash_for(key).await?;
-        let mut signer = NeverSigns;
-        let query = self.handle.authenticate_publickey_with(self.user.clone(), key.clone(), hash, &mut signer);
-        match within(self.limit, "login by key", query).await? {
-            Ok(result) => self.outcome(result).map(Some),
-            Err(Wanted::Signature) => Ok(None),
-            Err(Wanted::Nothing) => Err(self.shared.reason()),
-        }
-    }
-
-    async fn key(&mut self, key: &Arc<PrivateKey>) -> Result<Outcome> {
-        let hash = self.hash_for(key.public_key()).await?;
-        let key = PrivateKeyWithHashAlg::new(Arc::clone(key), hash);
-        let attempt = self.handle.authenticate_publickey(self.user.clone(), key);
-        let result = within(self.limit, "login by key", attempt).await?.map_err(failure)?;
-        self.outcome(result)
-    }
-
-    async fn agent_key(&mut self, key: &PublicKey) -> Result<Outcome> {
-        let refused = Outcome::Refused { offered: vec!["publickey".into()], partial: false };
-        let Some(socket) = &self.agent else { return Ok(refused) };
-        let hash = self.hash_for(key).await?;
-        let connecting = within(self.limit, "ask the ssh-agent", AgentClient::connect_uds(socket)).await?;
-        let mut agent = connecting.map_err(|e| Error::new(ErrorKind::Other, "ask the ssh-agent").with_source(e))?;
-        if let Some(binding) = self.handle.agent_session_binding() {
-            // Keys bound to destinations need it; agents that don't know it refuse, which is fine.
-            let _ = within(self.limit, "ask the ssh-agent", agent.bind_session(binding, false)).await?;
-        }
-        let patience = self.limit.max(AGENT_PATIENCE);
-        let attempt = self.handle.authenticate_publickey_with(self.user.clone(), key.clone(), hash, &mut agent);
-        match within(patience, "login by the agent's key", attempt).await? {
-            Ok(result) => self.outcome(result),
-            // The agent didn't sign (locked, declined): the next method can have its try.
-            Err(e) => {
-                tracing::debug!("the ssh-agent didn't sign: {e}");
-                self.none().await
-            }
-        }
-    }
-
-    async fn password(&mut self, password: &Secret) -> Result<Outcome> {
-        let attempt = self.handle.authenticate_password(self.user.clone(), password.expose());
-        let result = within(self.limit, "login by password", attempt).await?.map_err(failure)?;
-        self.outcome(result)
-    }
-
-    async fn questions(&mut self, answers: &Arc<Answers>) -> Result<Outcome> {
-        let start = self.handle.authenticate_keyboard_interactive_start(self.user.clone(), None);
-        let mut response = within(self.limit, "login", start).await?;
-        loop {
-            match response.map_err(|_| self.shared.reason())? {
-                KeyboardInteractiveAuthResponse::Success => return Ok(Outcome::Success),
-                KeyboardInteractiveAuthResponse::Failure { remaining_methods, partial_success } => {
-                    return self.refusal(&remaining_methods, partial_success);
-                }
-                KeyboardInteractiveAuthResponse::InfoRequest { name, instructions, prompts } => {
-                    let answers = Arc::clone(answers);
-                    let questions: Vec<_> = prompts.into_iter().map(|p| (p.prompt, p.echo)).collect();
-                    let answered = spawn_blocking(move || answers.answer(&name, &instructions, &questions)).await;
-                    let Some(answered) = answered.ok().flatten() else {
-                        return Ok(Outcome::Refused { offered: Vec::new(), partial: false });
-                    };
-                    let texts = answered.iter().map(|answer| answer.expose().to_owned()).collect();
-                    let next = self.handle.authenticate_keyboard_interactive_respond(texts);
-                    response = within(self.limit, "login", next).await?;
-                }
-            }
-        }
-    }
-}
-
-/// Learns whether a server would take a key, without signing.
-struct NeverSigns;
-
-enum Wanted {
-    Signature,
-    Nothing,
-}
-
-impl From<russh::SendError> for Wanted {
-    fn from(_: russh::SendError) -> Self {
-        Self::Nothing
-    }
-}
-
-impl russh::Signer for NeverSigns {
-    type Error = Wanted;
-
-    async fn auth_sign(
-        &mut self,
-        _: &russh::keys::agent::AgentIdentity,
-        _: Option<HashAlg>,
-        _: Vec<u8>,
-    ) -> Result<Vec<u8>, Wanted> {
-        Err(Wanted::Signature)
-    }
-}
-
 /// A connection, logged in.
 struct RusshSession {
     handle: Arc<Handle<Client>>,
     shared: Arc<Shared>,
     _socket: Socket,
     limit: Duration,
-}
-
-/// A second handle of the connection's socket: shutting it down ends the session's task, whatever it is waiting for.
-struct Socket(OwnedFd);
-
-impl Drop for Socket {
-    fn drop(&mut self) {
-        let _ = rustix::net::shutdown(&self.0, rustix::net::Shutdown::Both);
-    }
 }
 
 impl fmt::Debug for RusshSession {
@@ -549,7 +318,7 @@ impl Drop for Channel {
 
 /// An error of ours in the place of russh's.
 #[derive(Debug)]
-struct Failure(Error);
+pub(super) struct Failure(Error);
 
 impl From<russh::Error> for Failure {
     fn from(error: russh::Error) -> Self {
@@ -558,7 +327,7 @@ impl From<russh::Error> for Failure {
 }
 
 /// The map from russh's errors to kinds.
-fn failure(error: russh::Error) -> Error {
+pub(super) fn failure(error: russh::Error) -> Error {
     use russh::Error as E;
     let text = escape(error.to_string().as_bytes());
     match error {

@@ -1,6 +1,7 @@
 //! Reaching the server: names, addresses, and a socket whose waits end.
 
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -135,5 +136,22 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// A second handle of a connection's socket. Dropping it shuts the connection down, which ends every wait on it.
+#[derive(Debug)]
+pub(super) struct Socket(OwnedFd);
+
+impl Socket {
+    /// Takes a handle of this stream's socket.
+    pub(super) fn of(stream: &TcpStream) -> Result<Self> {
+        stream.as_fd().try_clone_to_owned().map(Self).map_err(|e| Error::io("set up the connection", e))
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        let _ = rustix::net::shutdown(&self.0, rustix::net::Shutdown::Both);
     }
 }

@@ -1,0 +1,332 @@
+//! The `libssh2` engine: for servers that the first can't talk to. Connecting and logging in; [`super::pump`] moves bytes.
+
+use std::fmt;
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use russh::keys::ssh_key::LineEnding;
+use russh::keys::{PrivateKey, PublicKey, PublicKeyBase64};
+use ssh2::{ErrorCode, KeyboardInteractivePrompt, MethodType};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::spawn_blocking;
+
+use super::auth::{Answers, Authenticator, LoginCache, Outcome, log_in, user_name};
+use super::known_hosts::KnownHosts;
+use super::pump::{self, Command, Line};
+use super::tcp::{self, Socket};
+use super::{AGENT_PATIENCE, GOODBYE, Inbound, Outbound, Session, show_banner, within};
+use crate::endpoint::Endpoint;
+use crate::error::{Error, ErrorKind, Result};
+use crate::transport::{ConnectOptions, Secret, escape};
+
+/// Host key algorithms in the order of preference, and the key type that each belongs to. SHA-1 comes last: this engine
+/// is for old servers.
+const HOST_KEYS: [(&str, &str); 7] = [
+    ("ssh-ed25519", "ssh-ed25519"),
+    ("ecdsa-sha2-nistp256", "ecdsa-sha2-nistp256"),
+    ("ecdsa-sha2-nistp384", "ecdsa-sha2-nistp384"),
+    ("ecdsa-sha2-nistp521", "ecdsa-sha2-nistp521"),
+    ("rsa-sha2-512", "ssh-rsa"),
+    ("rsa-sha2-256", "ssh-rsa"),
+    ("ssh-rsa", "ssh-rsa"),
+];
+
+/// How long a person may think about the server's questions.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Connects and logs in.
+pub(super) async fn connect(
+    endpoint: &Endpoint,
+    options: &ConnectOptions,
+    cache: &LoginCache,
+) -> Result<Arc<dyn Session>> {
+    let user = user_name(endpoint)?;
+    let stream = tcp::connect(&endpoint.host, endpoint.effective_port(), options.timeout).await?;
+    // Should the caller give up, this shuts the socket and thereby ends whatever call is blocking on it.
+    let socket = Socket::of(&stream)?;
+    let stream = stream.into_std().map_err(|e| Error::io("set up the connection", e))?;
+    let poll = stream.try_clone().map_err(|e| Error::io("set up the connection", e))?;
+    let session = shake_hands(stream, endpoint, options).await?;
+
+    let mut login = Libssh2Login {
+        session,
+        user: user.clone(),
+        limit: options.timeout,
+        agent: options.agent.clone(),
+        offered: Vec::new(),
+        options: options.clone(),
+        banner_shown: false,
+    };
+    log_in(&mut login, &user, endpoint, options, cache).await?;
+    let line = pump::start(login.session, poll, options.timeout)?;
+    Ok(Arc::new(Libssh2Session { line, _socket: socket, limit: options.timeout }))
+}
+
+async fn shake_hands(stream: TcpStream, endpoint: &Endpoint, options: &ConnectOptions) -> Result<ssh2::Session> {
+    let (host, port, options) = (endpoint.host.clone(), endpoint.effective_port(), options.clone());
+    blocking(move || {
+        let known = KnownHosts::read(&host, port, options.known_hosts.as_deref())?;
+        let mut session = ssh2::Session::new().map_err(|e| failure(&e))?;
+        session.set_timeout(milliseconds(options.timeout));
+        let on_file = known.key_types();
+        let mut algorithms = HOST_KEYS;
+        algorithms.sort_by_key(|(_, key_type)| !on_file.contains(key_type));
+        let algorithms: Vec<_> = algorithms.iter().map(|(name, _)| *name).collect();
+        session.method_pref(MethodType::HostKey, &algorithms.join(",")).map_err(|e| failure(&e))?;
+        session.set_tcp_stream(stream);
+        session.handshake().map_err(|e| failure(&e).context("SSH handshake"))?;
+        let (key, _) = session
+            .host_key()
+            .ok_or_else(|| Error::new(ErrorKind::HostKey, "SSH handshake: the server showed no host key"))?;
+        known.admit(key, options.host_key, &*options.prompt)?;
+        Ok(session)
+    })
+    .await
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Attempt {
+    Key,
+    Other,
+}
+
+struct Libssh2Login {
+    session: ssh2::Session,
+    user: String,
+    limit: Duration,
+    agent: Option<PathBuf>,
+    offered: Vec<String>,
+    options: ConnectOptions,
+    banner_shown: bool,
+}
+
+impl Libssh2Login {
+    /// Makes one attempt on a blocking thread; `limit` is the most that it may take.
+    async fn attempt(
+        &mut self,
+        attempt: Attempt,
+        limit: Duration,
+        call: impl FnOnce(&ssh2::Session, &str) -> Result<(), ssh2::Error> + Send + 'static,
+    ) -> Result<Outcome> {
+        let (session, user) = (self.session.clone(), self.user.clone());
+        session.set_timeout(milliseconds(limit));
+        let result = blocking(move || Ok(call(&session, &user))).await?;
+        match result {
+            Ok(()) => Ok(Outcome::Success),
+            Err(error) if !is_refusal(&error) => Err(failure(&error).context("login")),
+            // A key that the server didn't want can't have been a partial success. Asking again would count as a try.
+            Err(error) if attempt == Attempt::Key && !is_unverified(&error) => {
+                Ok(Outcome::Refused { offered: self.offered.clone(), partial: false })
+            }
+            Err(_) => self.ask_methods().await,
+        }
+    }
+
+    /// libssh2 doesn't tell partial success; that the list of methods changed does.
+    async fn ask_methods(&mut self) -> Result<Outcome> {
+        let (session, user) = (self.session.clone(), self.user.clone());
+        session.set_timeout(milliseconds(self.limit));
+        let listed = blocking(move || {
+            let methods = session.auth_methods(&user).map(str::to_owned);
+            Ok((methods, session.authenticated(), session.userauth_banner().ok().flatten().map(str::to_owned)))
+        });
+        let (methods, authenticated, banner) = listed.await?;
+        if let Some(banner) = banner.filter(|_| !self.banner_shown) {
+            self.banner_shown = true;
+            show_banner(&self.options.prompt, &banner).await;
+        }
+        if authenticated {
+            return Ok(Outcome::Success);
+        }
+        let offered: Vec<String> =
+            methods.map_err(|e| failure(&e).context("login"))?.split(',').map(str::to_owned).collect();
+        let partial = !self.offered.is_empty() && self.offered != offered;
+        self.offered.clone_from(&offered);
+        Ok(Outcome::Refused { offered, partial })
+    }
+}
+
+#[async_trait]
+impl Authenticator for Libssh2Login {
+    async fn none(&mut self) -> Result<Outcome> {
+        self.ask_methods().await
+    }
+
+    async fn refuses(&mut self, _: &PublicKey) -> Result<Option<Outcome>> {
+        // libssh2 asks only together with a signature.
+        Ok(None)
+    }
+
+    async fn key(&mut self, key: &Arc<PrivateKey>) -> Result<Outcome> {
+        let text = key
+            .to_openssh(LineEnding::LF)
+            .map_err(|e| Error::new(ErrorKind::Other, "hand over the key").with_source(e))?;
+        self.attempt(Attempt::Key, self.limit, move |session, user| {
+            session.userauth_pubkey_memory(user, None, &text, None)
+        })
+        .await
+    }
+
+    async fn agent_key(&mut self, key: &PublicKey) -> Result<Outcome> {
+        let refused = Outcome::Refused { offered: self.offered.clone(), partial: false };
+        let Some(socket) = self.agent.clone() else { return Ok(refused) };
+        let blob = key.public_key_bytes();
+        self.attempt(Attempt::Key, self.limit.max(AGENT_PATIENCE), move |session, user| {
+            let mut agent = session.agent()?;
+            agent.set_identity_path(&socket)?;
+            agent.connect()?;
+            agent.list_identities()?;
+            let identities = agent.identities()?;
+            let identity = identities.iter().find(|identity| identity.blob() == blob);
+            let gone = ErrorCode::Session(libssh2_sys::LIBSSH2_ERROR_PUBLICKEY_UNVERIFIED);
+            agent.userauth(user, identity.ok_or_else(|| ssh2::Error::new(gone, "the agent lost the key"))?)
+        })
+        .await
+    }
+
+    async fn password(&mut self, password: &Secret) -> Result<Outcome> {
+        let password = password.clone();
+        self.attempt(Attempt::Other, self.limit, move |session, user| {
+            session.userauth_password(user, password.expose())
+        })
+        .await
+    }
+
+    async fn questions(&mut self, answers: &Arc<Answers>) -> Result<Outcome> {
+        let mut asker = Asker(Arc::clone(answers));
+        let limit = self.limit.max(PATIENCE);
+        let outcome = self
+            .attempt(Attempt::Other, limit, move |session, user| {
+                session.userauth_keyboard_interactive(user, &mut asker)
+            })
+            .await;
+        match outcome {
+            // Without answers there is no more to come, and the reason is not the server's.
+            Err(_) if answers.gave_up() => Ok(Outcome::Refused { offered: self.offered.clone(), partial: false }),
+            other => other,
+        }
+    }
+}
+
+struct Asker(Arc<Answers>);
+
+impl KeyboardInteractivePrompt for Asker {
+    fn prompt(&mut self, _: &str, instructions: &str, prompts: &[ssh2::Prompt<'_>]) -> Vec<String> {
+        let questions: Vec<_> = prompts.iter().map(|prompt| (prompt.text.to_string(), prompt.echo)).collect();
+        let answers = self.0.answer("", instructions, &questions).unwrap_or_default();
+        answers.iter().map(|answer| answer.expose().to_owned()).collect()
+    }
+}
+
+/// A connection, logged in.
+struct Libssh2Session {
+    line: Line,
+    _socket: Socket,
+    limit: Duration,
+}
+
+impl fmt::Debug for Libssh2Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Libssh2Session").finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Session for Libssh2Session {
+    async fn subsystem(&self, name: &str, inbound: Arc<dyn Inbound>) -> Result<Box<dyn Outbound>> {
+        let (reply, started) = oneshot::channel();
+        self.line.tell(Command::Subsystem { name: name.to_owned(), inbound, reply })?;
+        let started = within(self.limit, "start the subsystem", started).await?;
+        let (id, queue) = started.map_err(|_| self.line.reason())??;
+        Ok(Box::new(Channel { id, queue, line: self.line.clone() }))
+    }
+
+    async fn exec(&self, command: &[u8]) -> Result<Vec<u8>> {
+        let command = String::from_utf8(command.to_vec())
+            .map_err(|_| Error::new(ErrorKind::Unsupported, "this engine runs only commands that are UTF-8"))?;
+        let (reply, ended) = oneshot::channel();
+        self.line.tell(Command::Exec { command, reply })?;
+        ended.await.map_err(|_| self.line.reason())?
+    }
+
+    async fn close(&self) {
+        let (reply, done) = oneshot::channel();
+        if self.line.tell(Command::Goodbye { reply }).is_ok() {
+            let _ = tokio::time::timeout(GOODBYE, done).await;
+        }
+    }
+}
+
+/// The sending half of a channel.
+struct Channel {
+    id: u64,
+    queue: mpsc::Sender<Bytes>,
+    line: Line,
+}
+
+#[async_trait]
+impl Outbound for Channel {
+    async fn send(&self, bytes: Bytes) -> Result<()> {
+        self.queue.send(bytes).await.map_err(|_| self.line.reason())?;
+        self.line.wake();
+        Ok(())
+    }
+}
+
+impl Drop for Channel {
+    fn drop(&mut self) {
+        let _ = self.line.tell(Command::CloseChannel { id: self.id });
+    }
+}
+
+async fn blocking<T: Send + 'static>(call: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    spawn_blocking(call).await.map_err(|e| Error::new(ErrorKind::Other, "SSH").with_source(e))?
+}
+
+fn milliseconds(limit: Duration) -> u32 {
+    // 0 would mean no limit.
+    u32::try_from(limit.as_millis()).unwrap_or(u32::MAX).max(1)
+}
+
+fn is_refusal(error: &ssh2::Error) -> bool {
+    error.code() == ErrorCode::Session(libssh2_sys::LIBSSH2_ERROR_AUTHENTICATION_FAILED) || is_unverified(error)
+}
+
+/// The server wanted the key, but the signature didn't let us in: wrong, or not enough alone.
+fn is_unverified(error: &ssh2::Error) -> bool {
+    error.code() == ErrorCode::Session(libssh2_sys::LIBSSH2_ERROR_PUBLICKEY_UNVERIFIED)
+}
+
+/// The map from libssh2's errors to kinds.
+pub(super) fn failure(error: &ssh2::Error) -> Error {
+    use libssh2_sys as raw;
+    let text = escape(error.message().as_bytes());
+    let ErrorCode::Session(code) = error.code() else { return Error::new(ErrorKind::Protocol, text) };
+    match code {
+        raw::LIBSSH2_ERROR_TIMEOUT => Error::new(ErrorKind::Timeout, "the server doesn't answer"),
+        raw::LIBSSH2_ERROR_SOCKET_DISCONNECT
+        | raw::LIBSSH2_ERROR_SOCKET_RECV
+        | raw::LIBSSH2_ERROR_SOCKET_SEND
+        | raw::LIBSSH2_ERROR_BANNER_RECV => {
+            Error::new(ErrorKind::ConnectionLost, format!("the connection broke ({text})"))
+        }
+        raw::LIBSSH2_ERROR_AUTHENTICATION_FAILED | raw::LIBSSH2_ERROR_PUBLICKEY_UNVERIFIED => {
+            Error::new(ErrorKind::AuthFailed, text)
+        }
+        raw::LIBSSH2_ERROR_KEX_FAILURE | raw::LIBSSH2_ERROR_KEY_EXCHANGE_FAILURE => {
+            Error::new(ErrorKind::Unsupported, text).with_hint("try --ssh-engine russh or --ssh-engine openssh")
+        }
+        raw::LIBSSH2_ERROR_HOSTKEY_INIT | raw::LIBSSH2_ERROR_HOSTKEY_SIGN => Error::new(ErrorKind::HostKey, text),
+        raw::LIBSSH2_ERROR_CHANNEL_FAILURE => {
+            Error::new(ErrorKind::TooManyConnections, format!("the server opens no further channel ({text})"))
+        }
+        raw::LIBSSH2_ERROR_CHANNEL_REQUEST_DENIED => {
+            Error::new(ErrorKind::Unsupported, "the server has no such subsystem or runs no commands")
+        }
+        _ => Error::new(ErrorKind::Protocol, text),
+    }
+}
