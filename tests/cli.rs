@@ -231,18 +231,19 @@ fn json_tells_every_file() {
     let mut s = Session::new();
     s.file("far/a b%.txt", "first");
     s.file("far/tree/c", "third");
+    // What fails at once comes first: it would be told at any time otherwise.
     s.haul(&[
         "get",
         "-j1",
         "--json",
-        "file://[DIR]/far/a%20b%25.txt",
         "file://[DIR]/far/tree",
         "file://[DIR]/far/none",
+        "file://[DIR]/far/a%20b%25.txt",
         ".",
     ]);
     s.haul(&["get", "-j1", "--json", "-r", "file://[DIR]/far"]);
     s.haul(&["get", "-j1", "--json", "-r", "file://[DIR]/far"]);
-    s.haul(&["get", "-j1", "-f", "--progress", "json", "file://[DIR]/far/tree/c", "file://[DIR]/far/none", "."]);
+    s.haul(&["get", "-j1", "-f", "--progress", "json", "file://[DIR]/far/none", "file://[DIR]/far/tree/c", "."]);
     s.haul(&["get", "-j1", "--json", "--dry-run", "file://[DIR]/far/tree/c", "other"]);
     assert_transcript!(s);
 }
