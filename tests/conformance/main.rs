@@ -118,4 +118,19 @@ macro_rules! suite {
 
 suite! {
     local LOCAL
+    embedded_ftp EMBEDDED_FTP
+    embedded_ftpes EMBEDDED_FTPES
+    embedded_ftps EMBEDDED_FTPS
+    openssh_russh OPENSSH_RUSSH
+    openssh_libssh2 OPENSSH_LIBSSH2
+    proftpd_sftp PROFTPD_SFTP
+    vsftpd VSFTPD
+    vsftpd_tls12 VSFTPD_TLS12
+    vsftpd_tls13 VSFTPD_TLS13
+    proftpd PROFTPD
+    proftpd_tls PROFTPD_TLS
+    pureftpd PUREFTPD
+    pureftpd_tls PUREFTPD_TLS
+    pyftpdlib PYFTPDLIB
+    pyftpdlib_tls PYFTPDLIB_TLS
 }

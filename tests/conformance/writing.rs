@@ -154,8 +154,7 @@ pub(crate) async fn into_a_forbidden_directory(place: Place) {
 pub(crate) async fn with_a_mode(place: Place) {
     place.write("file", WriteMode::Create { mode: Some(0o600) }, &bytes(15, 10)).await.unwrap();
     let mode = std::fs::metadata(place.on_disk("file")).unwrap().permissions().mode() & 0o7777;
-    // FTP has no word for it when a file is made.
-    if place.facts.fsync || place.facts.symlinks {
+    if place.facts.create_mode {
         assert_eq!(mode, 0o600, "mode {mode:o}");
     }
 }

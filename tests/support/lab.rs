@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use haul::endpoint::Endpoint;
-use haul::transport::{ConnectOptions, HostKeyPolicy, Secret};
+use haul::transport::{ConnectOptions, HostKeyPolicy, Secret, TlsMode};
 
 /// A running server and what a client needs to use it.
 #[derive(Debug, Clone)]
@@ -87,6 +87,7 @@ impl Server {
             identities: if sftp { vec![self.identity.clone()] } else { vec![] },
             known_hosts: sftp.then(|| self.known_hosts.clone()),
             host_key: HostKeyPolicy::Strict,
+            tls: if self.scheme == "ftp" { TlsMode::Off } else { TlsMode::Require },
             tls_ca: Some(self.ca.clone()),
             ..ConnectOptions::default()
         }

@@ -10,11 +10,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
 use futures_util::TryStreamExt;
+use haul::endpoint::Endpoint;
+use haul::serve::{self, FtpTls, Identity, Protocol};
 use haul::transport::local::Local;
 use haul::transport::{
-    Durability, Entry, Precision, ReadRange, RemotePath, SshEngine, TlsMode, Transport, WriteMode, connect,
+    ConnectOptions, Durability, Entry, HostKeyPolicy, Precision, ReadRange, RemotePath, Secret, SshEngine, TlsMode,
+    Transport, WriteMode, connect,
 };
 use haul::{ErrorKind, Result};
+use tempfile::TempDir;
 
 use super::lab::Server;
 
@@ -31,10 +35,22 @@ pub struct Facts {
     pub digests: bool,
     /// A line feed can be part of a name.
     pub line_feed_in_names: bool,
-    /// Bytes that are not UTF-8 can be part of a name.
+    /// Bytes that are not UTF-8 can be part of a name; else the server makes a file of another name, and says nothing.
     pub raw_names: bool,
-    /// The server's words tell a missing file from a forbidden one.
+    /// The digests that it offers are by commands, which it then turns out not to run.
+    pub runs_commands: bool,
+    /// READLINK and LSTAT show a link as it was made; else the server resolves it first. Listings always show links.
+    pub links_as_made: bool,
+    /// The server says why a file can't be opened; else "permission denied" for whatever it is.
     pub says_why: bool,
+    /// Names that the server refuses.
+    pub refused_names: &'static [&'static str],
+    /// Names that the server takes for others, and says nothing.
+    pub mistaken_names: &'static [&'static str],
+    /// Names that the server refuses for directories.
+    pub refused_directories: &'static [&'static str],
+    /// A file can be made with a mode.
+    pub create_mode: bool,
 }
 
 impl Facts {
@@ -48,7 +64,13 @@ impl Facts {
         digests: false,
         line_feed_in_names: true,
         raw_names: true,
+        runs_commands: true,
+        links_as_made: true,
         says_why: true,
+        refused_names: &[],
+        mistaken_names: &[],
+        refused_directories: &[],
+        create_mode: true,
     };
     const OPENSSH: Self = Self { set_mtime: Some(Precision::Second), digests: true, ..Self::LOCAL };
     const FTP: Self = Self {
@@ -60,40 +82,56 @@ impl Facts {
         fsync: false,
         digests: false,
         line_feed_in_names: false,
-        raw_names: true,
-        says_why: false,
+        create_mode: false,
+        ..Self::LOCAL
     };
+    const EMBEDDED_FTP: Self = Self { digests: true, ..Self::FTP };
+    const PROFTPD_SFTP: Self = Self { runs_commands: false, links_as_made: false, says_why: false, ..Self::OPENSSH };
+    /// Its MKD refuses `*` in a name.
+    const PROFTPD: Self = Self { refused_directories: &["star*question?"], ..Self::FTP };
+    /// It cuts spaces off the end of a command and makes tabs to spaces, whatever they belong to.
+    const PUREFTPD: Self = Self {
+        refused_names: &["back\\slash", "trailing backslash\\"],
+        mistaken_names: &["trailing space ", "tab\tinside"],
+        ..Self::FTP
+    };
+    /// It decodes names, and puts U+FFFD where it can't.
+    const PYFTPDLIB: Self = Self { raw_names: false, ..Self::FTP };
 }
 
 /// One backend against one server.
 #[derive(Debug, Clone, Copy)]
 pub enum Target {
     Local,
+    Embedded(Protocol, Facts),
     Sftp(&'static str, SshEngine, Facts),
     Ftp(&'static str, Facts),
 }
 
 impl Target {
     pub const LOCAL: Self = Self::Local;
+    pub const EMBEDDED_SFTP: Self = Self::Embedded(Protocol::Sftp, Facts::OPENSSH);
+    pub const EMBEDDED_FTP: Self = Self::Embedded(Protocol::Ftp(FtpTls::Off), Facts::EMBEDDED_FTP);
+    pub const EMBEDDED_FTPES: Self = Self::Embedded(Protocol::Ftp(FtpTls::Require), Facts::EMBEDDED_FTP);
+    pub const EMBEDDED_FTPS: Self = Self::Embedded(Protocol::Ftp(FtpTls::Implicit), Facts::EMBEDDED_FTP);
     pub const OPENSSH_RUSSH: Self = Self::Sftp("openssh", SshEngine::Russh, Facts::OPENSSH);
     pub const OPENSSH_LIBSSH2: Self = Self::Sftp("openssh", SshEngine::Libssh2, Facts::OPENSSH);
     pub const OPENSSH_OPENSSH: Self = Self::Sftp("openssh", SshEngine::Openssh, Facts::OPENSSH);
-    pub const PROFTPD_SFTP: Self =
-        Self::Sftp("proftpd_sftp", SshEngine::Russh, Facts { digests: true, ..Facts::OPENSSH });
+    pub const PROFTPD_SFTP: Self = Self::Sftp("proftpd_sftp", SshEngine::Russh, Facts::PROFTPD_SFTP);
     pub const VSFTPD: Self = Self::Ftp("vsftpd", Facts::FTP);
     pub const VSFTPD_TLS12: Self = Self::Ftp("vsftpd_tls12", Facts::FTP);
     pub const VSFTPD_TLS13: Self = Self::Ftp("vsftpd_tls13", Facts::FTP);
-    pub const PROFTPD: Self = Self::Ftp("proftpd", Facts { digests: true, ..Facts::FTP });
-    pub const PROFTPD_TLS: Self = Self::Ftp("proftpd_tls", Facts::FTP);
-    pub const PUREFTPD: Self = Self::Ftp("pureftpd", Facts::FTP);
-    pub const PUREFTPD_TLS: Self = Self::Ftp("pureftpd_tls", Facts::FTP);
-    pub const PYFTPDLIB: Self = Self::Ftp("pyftpdlib", Facts::FTP);
-    pub const PYFTPDLIB_TLS: Self = Self::Ftp("pyftpdlib_tls", Facts::FTP);
+    pub const PROFTPD: Self = Self::Ftp("proftpd", Facts { digests: true, ..Facts::PROFTPD });
+    pub const PROFTPD_TLS: Self = Self::Ftp("proftpd_tls", Facts::PROFTPD);
+    pub const PUREFTPD: Self = Self::Ftp("pureftpd", Facts::PUREFTPD);
+    pub const PUREFTPD_TLS: Self = Self::Ftp("pureftpd_tls", Facts::PUREFTPD);
+    pub const PYFTPDLIB: Self = Self::Ftp("pyftpdlib", Facts::PYFTPDLIB);
+    pub const PYFTPDLIB_TLS: Self = Self::Ftp("pyftpdlib_tls", Facts::PYFTPDLIB);
 
     pub fn facts(&self) -> Facts {
         match self {
             Self::Local => Facts::LOCAL,
-            Self::Sftp(_, _, facts) | Self::Ftp(_, facts) => *facts,
+            Self::Embedded(_, facts) | Self::Sftp(_, _, facts) | Self::Ftp(_, facts) => *facts,
         }
     }
 }
@@ -104,6 +142,45 @@ pub struct Place {
     pub dir: RemotePath,
     pub disk: PathBuf,
     pub facts: Facts,
+    /// Serves for as long as the case runs.
+    _embedded: Option<Embedded>,
+}
+
+/// haul's own server for one case.
+pub struct Embedded {
+    pub server: serve::Server,
+    pub root: TempDir,
+    state: TempDir,
+}
+
+impl Embedded {
+    const PASSWORD: &str = "open sesame";
+
+    pub async fn start(protocol: Protocol) -> Self {
+        let (root, state) = (TempDir::new().expect("a folder"), TempDir::new().expect("a folder"));
+        let mut options = serve::Options::new(protocol, root.path(), state.path());
+        options.password = Some(Secret::new(Self::PASSWORD));
+        Self { server: serve::start(options).await.expect("a server"), root, state }
+    }
+
+    pub fn login(&self) -> (Endpoint, ConnectOptions) {
+        let mut options = ConnectOptions {
+            password: Some(Secret::new(Self::PASSWORD)),
+            host_key: HostKeyPolicy::Strict,
+            ..ConnectOptions::default()
+        };
+        match self.server.identity() {
+            Identity::HostKey { public_key, .. } => {
+                let known_hosts = self.state.path().join("known_hosts");
+                let port = self.server.address().port();
+                std::fs::write(&known_hosts, format!("[127.0.0.1]:{port} {public_key}\n")).expect("known_hosts");
+                options.known_hosts = Some(known_hosts);
+            }
+            Identity::Certificate { path, .. } => options.tls_ca = Some(path.clone()),
+            Identity::None => options.tls = TlsMode::Off,
+        }
+        (Endpoint::parse(self.server.url()).expect("a URL"), options)
+    }
 }
 
 /// Runs one case against one target in an empty directory, which is removed afterwards.
@@ -121,22 +198,29 @@ pub fn run<F: Future<Output = ()>>(target: Target, case: fn(Place) -> F) {
 
 impl Place {
     async fn open(target: Target) -> Option<Self> {
+        let mut embedded = None;
         let (transport, root, start): (Arc<dyn Transport>, _, _) = match target {
             Target::Local => {
                 let root = std::env::temp_dir();
                 (Arc::new(Local::new()), root.clone(), root.as_os_str().as_bytes().to_vec())
             }
+            Target::Embedded(protocol, _) => {
+                let server = Embedded::start(protocol).await;
+                let root = server.root.path().to_owned();
+                let (endpoint, options) = server.login();
+                let transport = connect(&endpoint, &options).await.expect("a login");
+                embedded = Some(server);
+                (transport, root, b"/".to_vec())
+            }
             Target::Sftp(name, engine, _) => {
                 let server = Server::get(name)?;
-                let options = haul::transport::ConnectOptions { ssh_engine: engine, ..server.options() };
+                let options = ConnectOptions { ssh_engine: engine, ..server.options() };
                 let transport = connect(&server.endpoint(), &options).await.expect("a login");
                 (transport, server.root, server.start.into_bytes())
             }
             Target::Ftp(name, _) => {
                 let server = Server::get(name)?;
-                let tls = if server.scheme == "ftp" { TlsMode::Off } else { TlsMode::Require };
-                let options = haul::transport::ConnectOptions { tls, ..server.options() };
-                let transport = connect(&server.endpoint(), &options).await.expect("a login");
+                let transport = connect(&server.endpoint(), &server.options()).await.expect("a login");
                 (transport, server.root, server.start.into_bytes())
             }
         };
@@ -146,7 +230,7 @@ impl Place {
         std::fs::create_dir(&disk).expect("a directory for the case");
         own_as(&root, &disk);
         let dir = RemotePath::new(start).expect("a path").join(&name).expect("a name");
-        Some(Self { transport, dir, disk, facts: target.facts() })
+        Some(Self { transport, dir, disk, facts: target.facts(), _embedded: embedded })
     }
 
     /// Returns the path of a name here.
