@@ -241,12 +241,10 @@ mod tests {
             Self { limit, made: AtomicUsize::new(0), alive: Arc::new(AtomicBool::new(true)) }
         }
 
-        async fn open(&self) -> Result<Fake> {
+        fn open(&self) -> std::future::Ready<Result<Fake>> {
             let number = self.made.fetch_add(1, Ordering::SeqCst);
-            match number < self.limit {
-                true => Ok(Fake { number, alive: Arc::clone(&self.alive) }),
-                false => Err(ErrorKind::TooManyConnections.into()),
-            }
+            let fake = Fake { number, alive: Arc::clone(&self.alive) };
+            std::future::ready(if number < self.limit { Ok(fake) } else { Err(ErrorKind::TooManyConnections.into()) })
         }
     }
 

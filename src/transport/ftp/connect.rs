@@ -191,22 +191,19 @@ impl Login {
                 .with_hint("nothing secret was sent; ftp:// with --tls off goes without encryption"));
         }
         // A server that has not agreed once is not asked again; one that has may not fall back.
-        match self.trust.get() {
-            Some(_) => Err(reply.error("the server refuses TLS, which it took before").with_kind(ErrorKind::Tls)),
-            None => {
-                self.plain.store(true, Ordering::Relaxed);
-                Ok(false)
-            }
+        if self.trust.get().is_some() {
+            return Err(reply.error("the server refuses TLS, which it took before").with_kind(ErrorKind::Tls));
         }
+        self.plain.store(true, Ordering::Relaxed);
+        Ok(false)
     }
 
     fn new_tls(&self) -> Result<LoginTls> {
-        let trust = match self.trust.get() {
-            Some(trust) => trust,
-            None => {
-                let trust = Trust::new(&self.host, self.options.tls_ca.as_deref())?;
-                self.trust.get_or_init(|| trust)
-            }
+        let trust = if let Some(trust) = self.trust.get() {
+            trust
+        } else {
+            let trust = Trust::new(&self.host, self.options.tls_ca.as_deref())?;
+            self.trust.get_or_init(|| trust)
         };
         let versions = if self.tls12_only() { Versions::Tls12 } else { Versions::All };
         LoginTls::new(trust, versions, self.timeout())

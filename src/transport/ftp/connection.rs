@@ -260,14 +260,14 @@ impl Connection {
 
 impl Pooled for Connection {
     fn is_usable(&self) -> bool {
+        let outdated = self.tls13 && self.login.tls12_only();
+        if self.broken || outdated || self.is_spent() {
+            return false;
+        }
         // Bytes that wait while nothing was asked are a goodbye (421 timeout) or the end.
-        let quiet = || {
-            self.client.get_ref().now_or_never().is_some_and(|tcp| {
-                rustix::net::recv(&*tcp, &mut [0u8; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT)
-                    == Err(rustix::io::Errno::AGAIN)
-            })
-        };
-        !self.broken && !(self.tls13 && self.login.tls12_only()) && !self.is_spent() && quiet()
+        let peek = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        let socket = self.client.get_ref().now_or_never();
+        socket.is_some_and(|tcp| rustix::net::recv(&*tcp, &mut [0u8; 1], peek) == Err(rustix::io::Errno::AGAIN))
     }
 }
 
@@ -288,10 +288,10 @@ impl From<Error> for Refusal {
 
 /// Refuses a path that can't be sent on one line (S8).
 pub(super) fn check(path: &RemotePath) -> Result<()> {
-    match path.as_bytes().iter().any(|b| matches!(b, b'\r' | b'\n' | 0)) {
-        true => Err(Error::new(ErrorKind::InvalidPath, "FTP has no way to name a path with a line break").at(path)),
-        false => Ok(()),
+    if path.as_bytes().iter().any(|b| matches!(b, b'\r' | b'\n' | 0)) {
+        return Err(Error::new(ErrorKind::InvalidPath, "FTP has no way to name a path with a line break").at(path));
     }
+    Ok(())
 }
 
 async fn take_over(

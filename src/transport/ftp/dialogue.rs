@@ -116,10 +116,10 @@ impl Dialogue {
     /// # Errors
     /// `Protocol` when the server said something that nobody asked for.
     pub(super) fn into_wire(self) -> Result<Wire> {
-        match self.buffer.is_empty() {
-            true => Ok(self.wire),
-            false => Err(Error::new(ErrorKind::Protocol, "the server said more than was asked for")),
+        if !self.buffer.is_empty() {
+            return Err(Error::new(ErrorKind::Protocol, "the server said more than was asked for"));
         }
+        Ok(self.wire)
     }
 
     async fn ask_secret(&mut self, password: &Secret) -> Result<Reply> {

@@ -92,10 +92,10 @@ fn system_kind(value: &[u8]) -> (FileKind, Option<Vec<u8>>) {
     let lower = kind.to_ascii_lowercase();
     let is_link = lower.starts_with(b"slink") || lower.starts_with(b"symlink");
     let target = kind.iter().position(|&b| b == b':').map(|colon| kind[colon + 1..].to_vec());
-    match is_link {
-        true => (FileKind::Symlink, target.filter(|target| !target.is_empty())),
-        false => (FileKind::Other, None),
+    if !is_link {
+        return (FileKind::Other, None);
     }
+    (FileKind::Symlink, target.filter(|target| !target.is_empty()))
 }
 
 /// Octal; setuid, setgid and sticky come as a fourth digit.

@@ -96,9 +96,8 @@ impl Features {
         if !facts().any(|fact| wanted(fact) && !fact.ends_with('*')) {
             return None;
         }
-        let names: String =
-            facts().filter(|fact| wanted(fact)).map(|fact| format!("{};", fact.trim_end_matches('*'))).collect();
-        Some(format!("OPTS MLST {names}"))
+        let names: Vec<&str> = facts().filter(|fact| wanted(fact)).map(|fact| fact.trim_end_matches('*')).collect();
+        Some(format!("OPTS MLST {};", names.join(";")))
     }
 
     /// Returns how modification times can be set, if at all.

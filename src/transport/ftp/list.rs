@@ -170,11 +170,11 @@ impl Listing {
         }
         let words = connection.last_words();
         // Pure-FTPd says so in a 226 and means it: the rest of the names is missing.
-        match words.to_ascii_lowercase().contains("truncated") {
-            true => Err(Error::new(ErrorKind::Other, format!("the server cut the listing off: \"{words}\""))
-                .with_hint("raise the server's limit of names in a listing (Pure-FTPd: -L, LimitRecursion)")),
-            false => Ok(false),
+        if words.to_ascii_lowercase().contains("truncated") {
+            return Err(Error::new(ErrorKind::Other, format!("the server cut the listing off: \"{words}\""))
+                .with_hint("raise the server's limit of names in a listing (Pure-FTPd: -L, LimitRecursion)"));
         }
+        Ok(false)
     }
 
     /// Asks once more without `-a` when that gave not even `.`: some servers take it for a name.

@@ -58,19 +58,20 @@ fn eplf(line: &[u8]) -> Option<Entry> {
 fn unix(line: &[u8], now: Date) -> Option<Entry> {
     let (kind, mode, rest) = permissions(line)?;
     let start = line.len() - rest.len();
-    let words: Vec<(usize, &[u8])> = words(rest).map(|(at, word)| (at + start, word)).collect();
+    let words: Vec<Word<'_>> = words(rest).map(|(at, word)| (at + start, word)).collect();
     // Owners may hold spaces and be numbers, so the date is what tells where the columns are. Names of months in other
     // languages look like any word: they are the second choice.
-    let find = |date: fn(&[(usize, &[u8])], Date) -> Option<(usize, Option<Mtime>)>| {
+    let find = |date: fn(&[Word<'_>], Date) -> Option<Dated>| {
         (1..words.len()).find_map(|at| {
-            let (used, mtime) = date(&words[at..], now)?;
-            let size = size(&words[..at], kind)?;
-            Some((words[at + used - 1], size, mtime))
+            let dated = date(&words[at..], now)?;
+            is_size(&words[..at], kind).then_some((at, dated))
         })
     };
-    let ((at, last), size, mtime) = find(known_date).or_else(|| find(foreign_date))?;
+    let (at, (used, mtime)) = find(known_date).or_else(|| find(foreign_date))?;
+    let size = digits(words[at - 1].1).filter(|_| kind != FileKind::Other || !is_device(&words[..at]));
     // One space behind the date; any further ones belong to the name.
-    let name = line.get(at + last.len() + 1..)?;
+    let (column, last) = words[at + used - 1];
+    let name = line.get(column + last.len() + 1..)?;
     let mut entry = Entry { size, mtime, mode, ..Entry::new(name, kind) };
     if kind == FileKind::Symlink {
         let (name, target) = split_link(name, size);
@@ -114,22 +115,26 @@ fn permissions(line: &[u8]) -> Option<(FileKind, Option<u32>, &[u8])> {
     Some((kind, Some(mode), rest.unwrap_or(&line[10..])))
 }
 
+/// A word of a line and where it starts.
+type Word<'a> = (usize, &'a [u8]);
+/// How many words a date takes, and the time where it can be read.
+type Dated = (usize, Option<Mtime>);
+
 /// The size is the last word before the date; devices have `major, minor` there.
-fn size(before: &[(usize, &[u8])], kind: FileKind) -> Option<Option<u64>> {
-    let (_, word) = before.last()?;
+fn is_size(before: &[Word<'_>], kind: FileKind) -> bool {
+    let Some((_, word)) = before.last() else { return false };
     match kind {
-        FileKind::Other => {
-            word.iter().all(|b| b.is_ascii_digit() || matches!(b, b',' | b'x' | b'a'..=b'f')).then(|| {
-                let device = before.iter().rev().take(2).any(|(_, word)| word.contains(&b','));
-                digits(word).filter(|_| !device)
-            })
-        }
-        _ => digits(word).map(Some),
+        FileKind::Other => word.iter().all(|b| b.is_ascii_digit() || matches!(b, b',' | b'x' | b'a'..=b'f')),
+        _ => digits(word).is_some(),
     }
 }
 
+fn is_device(before: &[Word<'_>]) -> bool {
+    before.iter().rev().take(2).any(|(_, word)| word.contains(&b','))
+}
+
 /// Returns how many words the date takes, and the date.
-fn known_date(words: &[(usize, &[u8])], now: Date) -> Option<(usize, Option<Mtime>)> {
+fn known_date(words: &[Word<'_>], now: Date) -> Option<Dated> {
     let word = |i: usize| words.get(i).map(|(_, word)| *word);
     if let Some(found) = iso_date(words, now) {
         return Some(found);
@@ -155,7 +160,7 @@ fn known_date(words: &[(usize, &[u8])], now: Date) -> Option<(usize, Option<Mtim
 }
 
 /// A date whose month is a word that we don't know: the place is known, the time isn't.
-fn foreign_date(words: &[(usize, &[u8])], _: Date) -> Option<(usize, Option<Mtime>)> {
+fn foreign_date(words: &[Word<'_>], _: Date) -> Option<Dated> {
     let word = |i: usize| words.get(i).map(|(_, word)| *word);
     let name = |word: &[u8]| word.iter().all(|b| b.is_ascii_alphabetic() || *b >= 0x80 || *b == b'.');
     let (first, second, third) = (word(0)?, word(1)?, word(2)?);
@@ -164,7 +169,7 @@ fn foreign_date(words: &[(usize, &[u8])], _: Date) -> Option<(usize, Option<Mtim
 }
 
 /// `2026-11-21 22:48`, `2026-11-21 22:48:36.000000000 +0100`, `11-21 22:48`, `2026-11-21`.
-fn iso_date(words: &[(usize, &[u8])], now: Date) -> Option<(usize, Option<Mtime>)> {
+fn iso_date(words: &[Word<'_>], now: Date) -> Option<Dated> {
     let word = |i: usize| words.get(i).map(|(_, word)| *word);
     let parts: Vec<&[u8]> = word(0)?.split(|&b| b == b'-').collect();
     let date = match parts.as_slice() {
@@ -186,7 +191,7 @@ fn iso_date(words: &[(usize, &[u8])], now: Date) -> Option<(usize, Option<Mtime>
 
 /// `02-28-2024  11:15AM  <DIR>  name`, `2024-02-28 23:15  1,234 name`.
 fn dos(line: &[u8]) -> Option<Entry> {
-    let all: Vec<(usize, &[u8])> = words(line).collect();
+    let all: Vec<Word<'_>> = words(line).collect();
     let date = dos_date(all.first()?.1)?;
     let mut next = 2;
     let mut time = all.get(1)?.1.to_vec();
@@ -324,7 +329,7 @@ fn digits(word: &[u8]) -> Option<u64> {
 }
 
 /// The words of a line and where they start.
-fn words(line: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
+fn words(line: &[u8]) -> impl Iterator<Item = Word<'_>> {
     let mut at = 0;
     line.split(|&b| b == b' ' || b == b'\t')
         .map(move |word| {

@@ -18,6 +18,17 @@ pub(super) enum Look {
     Hidden(Reply),
 }
 
+/// What the listing of its directory tells about a path.
+#[derive(Debug)]
+pub(super) enum InParent {
+    /// It is there.
+    Found(Entry),
+    /// It is not there.
+    Absent,
+    /// The directory can't be listed.
+    Unlisted,
+}
+
 /// What a refused command had wanted of the path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wanted {
@@ -103,16 +114,15 @@ pub(super) async fn look(connection: &mut Connection, path: &RemotePath, follow:
             None => return search(connection, path, reply).await,
         }
     }
-    if follow == Follow::Nothing
-        && let Some(entry) = in_parent(connection, path).await?
-    {
-        return match entry {
-            Some(entry) if entry.kind == FileKind::File => exact(connection, path, entry).await.map(Look::Found),
-            Some(entry) => Ok(Look::Found(entry)),
-            None => Ok(Look::Missing),
-        };
+    if follow == Follow::Links {
+        return follow_to(connection, path).await;
     }
-    follow_to(connection, path).await
+    match in_parent(connection, path).await? {
+        InParent::Found(entry) if entry.kind == FileKind::File => exact(connection, path, entry).await.map(Look::Found),
+        InParent::Found(entry) => Ok(Look::Found(entry)),
+        InParent::Absent => Ok(Look::Missing),
+        InParent::Unlisted => follow_to(connection, path).await,
+    }
 }
 
 /// Reads the one line of facts in a reply to MLST.
@@ -145,7 +155,10 @@ async fn refine(connection: &mut Connection, path: &RemotePath, follow: Follow, 
             Ok(Look::Found(Entry { mode: None, ..entry }))
         }
         (_, Follow::Nothing) if entry.mode == Some(0o777) && entry.kind != FileKind::Symlink => {
-            Ok(Look::Found(in_parent(connection, path).await?.flatten().unwrap_or(entry)))
+            Ok(Look::Found(match in_parent(connection, path).await? {
+                InParent::Found(listed) => listed,
+                InParent::Absent | InParent::Unlisted => entry,
+            }))
         }
         _ => Ok(Look::Found(entry)),
     }
@@ -190,10 +203,11 @@ async fn follow_to(connection: &mut Connection, path: &RemotePath) -> Result<Loo
 /// Looks for a path in the listing of its directory; where that is refused, in the one above.
 async fn search(connection: &mut Connection, path: &RemotePath, reply: Reply) -> Result<Look> {
     match in_parent(connection, path).await? {
-        Some(Some(entry)) if entry.kind == FileKind::Symlink => Ok(Look::Missing),
-        Some(Some(entry)) => Ok(Look::Found(entry)),
-        Some(None) => Ok(Look::Missing),
-        None => match parent_is_there(connection, path).await {
+        // Looked for by its target, which isn't there.
+        InParent::Found(entry) if entry.kind == FileKind::Symlink => Ok(Look::Missing),
+        InParent::Found(entry) => Ok(Look::Found(entry)),
+        InParent::Absent => Ok(Look::Missing),
+        InParent::Unlisted => match parent_is_there(connection, path).await {
             Some(false) => Ok(Look::Missing),
             _ => Ok(Look::Hidden(reply)),
         },
@@ -208,49 +222,44 @@ async fn parent_is_there(connection: &mut Connection, path: &RemotePath) -> Opti
             return Some(true);
         }
         match in_parent(connection, &directory).await.ok()? {
-            Some(Some(entry)) => return if entry.kind == FileKind::File { Some(false) } else { None },
-            Some(None) => return Some(false),
-            None => directory = directory.parent()?,
+            InParent::Found(entry) => return (entry.kind == FileKind::File).then_some(false),
+            InParent::Absent => return Some(false),
+            InParent::Unlisted => directory = directory.parent()?,
         }
     }
 }
 
-/// Returns the entry of a path in the listing of its directory, `Some(None)` when it isn't there; `None` when the
-/// directory can't be listed.
-pub(super) async fn in_parent(connection: &mut Connection, path: &RemotePath) -> Result<Option<Option<Entry>>> {
+/// Looks for the entry of a path in the listing of its directory.
+pub(super) async fn in_parent(connection: &mut Connection, path: &RemotePath) -> Result<InParent> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-        return Ok(None);
+        return Ok(InParent::Unlisted);
     };
     let listing = Listing::open(connection, &parent).await;
     find_in(connection, listing, name).await
 }
 
 /// The same by LIST, which tells where links point more often than MLSD does.
-pub(super) async fn listed_in_parent(connection: &mut Connection, path: &RemotePath) -> Result<Option<Option<Entry>>> {
+pub(super) async fn listed_in_parent(connection: &mut Connection, path: &RemotePath) -> Result<InParent> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-        return Ok(None);
+        return Ok(InParent::Unlisted);
     };
     let listing = Listing::open_inside(connection, &parent).await;
     find_in(connection, listing, name).await
 }
 
-async fn find_in(
-    connection: &mut Connection,
-    listing: Result<Listing, Refusal>,
-    name: &[u8],
-) -> Result<Option<Option<Entry>>> {
+async fn find_in(connection: &mut Connection, listing: Result<Listing, Refusal>, name: &[u8]) -> Result<InParent> {
     let mut listing = match listing {
         Ok(listing) => listing,
-        Err(Refusal::Said(_)) => return Ok(None),
+        Err(Refusal::Said(_)) => return Ok(InParent::Unlisted),
         Err(Refusal::Failed(e)) => return Err(e),
     };
-    let mut found = None;
+    let mut found = InParent::Absent;
     while let Some(entry) = listing.next(connection).await? {
         if entry.name == name {
-            found = Some(entry);
+            found = InParent::Found(entry);
         }
     }
-    Ok(Some(found))
+    Ok(found)
 }
 
 async fn has_entries(connection: &mut Connection, path: &RemotePath) -> bool {

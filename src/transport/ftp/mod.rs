@@ -35,6 +35,7 @@ mod wire;
 
 use connect::Login;
 use connection::Connection;
+use features::Features;
 
 /// How many connections are opened at most when the user doesn't say.
 const MAX_CONNECTIONS: usize = 8;
@@ -121,7 +122,7 @@ impl Transport for Ftp {
             // Without REST there is still APPE at the end of a file.
             resume_write: features.is_some_and(|features| restarts || features.has("SIZE")),
             random_write: false,
-            set_mtime: features.and_then(|features| features.time_command()).map(|_| Precision::Second),
+            set_mtime: features.and_then(Features::time_command).map(|_| Precision::Second),
             set_mode: features.is_some_and(|features| features.mode_command().is_some()),
             symlinks: false,
             atomic_replace: server.is_some_and(|server| server.unix) && self.replaces.load(Ordering::Relaxed),

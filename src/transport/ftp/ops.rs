@@ -7,7 +7,7 @@ use jiff::tz::TimeZone;
 
 use super::connection::{Connection, check};
 use super::features::{DigestCommand, ModeCommand, TimeCommand};
-use super::look::{Look, Wanted, explain, listed_in_parent, look, size};
+use super::look::{InParent, Look, Wanted, explain, listed_in_parent, look, size};
 use super::reply::Reply;
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::{Algorithm, FileKind, Follow, ReadRange, RemotePath, Replace, SetMetadata};
@@ -29,10 +29,10 @@ pub(super) async fn create_dir(connection: &mut Connection, path: &RemotePath) -
 
 async fn simple(connection: &mut Connection, verb: &str, path: &RemotePath, what: &str, wanted: Wanted) -> Result<()> {
     let reply = connection.ask(verb, path).await?;
-    match reply.is_ok() {
-        true => Ok(()),
-        false => Err(explain(connection, &reply, what, path, wanted).await),
+    if !reply.is_ok() {
+        return Err(explain(connection, &reply, what, path, wanted).await);
     }
+    Ok(())
 }
 
 /// How a rename went.
@@ -129,14 +129,14 @@ fn stamp(time: SystemTime) -> Result<String> {
 /// Returns where a link points, which only LIST tells.
 pub(super) async fn read_link(connection: &mut Connection, path: &RemotePath) -> Result<Vec<u8>> {
     match listed_in_parent(connection, path).await? {
-        Some(Some(entry)) if entry.kind != FileKind::Symlink => {
+        InParent::Found(entry) if entry.kind != FileKind::Symlink => {
             Err(Error::new(ErrorKind::InvalidPath, "not a symbolic link"))
         }
-        Some(Some(entry)) => {
+        InParent::Found(entry) => {
             entry.target.ok_or_else(|| Error::new(ErrorKind::Unsupported, "the server doesn't tell where links point"))
         }
-        Some(None) => Err(Error::new(ErrorKind::NotFound, "no such link")),
-        None => Err(Error::new(ErrorKind::Unsupported, "the directory can't be listed")),
+        InParent::Absent => Err(Error::new(ErrorKind::NotFound, "no such link")),
+        InParent::Unlisted => Err(Error::new(ErrorKind::Unsupported, "the directory can't be listed")),
     }
 }
 

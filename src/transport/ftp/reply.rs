@@ -78,50 +78,26 @@ impl Reply {
         let words = self.plain_words(path);
         let has = |list: &[&str]| list.iter().any(|word| words.contains(word));
         let crowded = has(&["too many", "maximum", "max ", "limit", "connections", "sessions"]);
-        Some(match self.code {
-            421 if crowded => ErrorKind::TooManyConnections,
-            421 if has(&["timeout", "timed out", "idle", "inactiv", "no transfer"]) => ErrorKind::ConnectionLost,
-            421 => ErrorKind::Busy,
-            425 | 434 | 436 => ErrorKind::Busy,
-            426 => return self.kind_by_words(&words).or(Some(ErrorKind::ConnectionLost)),
-            430 => ErrorKind::AuthFailed,
-            450 | 451 => return self.kind_by_words(&words).or(Some(ErrorKind::Busy)),
-            452 | 552 => ErrorKind::NoSpace,
-            500 | 502 | 504 | 554 | 555 => ErrorKind::Unsupported,
-            501 => return self.kind_by_words(&words).or(Some(ErrorKind::InvalidPath)),
-            503 => ErrorKind::Protocol,
-            521 => return self.kind_by_words(&words).or(Some(ErrorKind::AlreadyExists)),
-            522 if has(&["ssl", "tls", "session", "protect"]) => ErrorKind::Tls,
-            522 => ErrorKind::Unsupported,
-            530 if crowded => ErrorKind::TooManyConnections,
-            530 => ErrorKind::AuthFailed,
-            532 => ErrorKind::PermissionDenied,
-            431 | 533..=537 => ErrorKind::Tls,
-            550 | 551 | 553 => return self.kind_by_words(&words),
-            400..=499 => ErrorKind::Busy,
-            500..=599 => ErrorKind::Other,
-            _ => ErrorKind::Protocol,
-        })
-    }
-
-    fn kind_by_words(&self, words: &str) -> Option<ErrorKind> {
-        let has = |list: &[&str]| list.iter().any(|word| words.contains(word));
-        let missing = has(&["no such", "not found", "not exist", "n't exist", "cannot find", "can't find"]);
-        let denied = has(&["permission", "denied", "not permitted", "forbidden", "not allowed", "not authori"]);
-        Some(match (missing, denied) {
-            (true, true) => return None,
-            (true, false) => ErrorKind::NotFound,
-            _ if has(&["read-only", "read only", "readonly"]) => ErrorKind::ReadOnly,
-            (false, true) if has(&["restart", "append", "resum"]) => ErrorKind::Unsupported,
-            (false, true) => ErrorKind::PermissionDenied,
-            _ if has(&["not empty", "n't empty"]) => ErrorKind::DirectoryNotEmpty,
-            _ if has(&["file exists", "already exist", "directory exists"]) => ErrorKind::AlreadyExists,
-            _ if has(&["not a directory", "no directory"]) => ErrorKind::NotADirectory,
-            _ if has(&["is a directory"]) => ErrorKind::IsADirectory,
-            _ if has(&["no space", "disk full", "quota", "insufficient", "storage"]) => ErrorKind::NoSpace,
-            _ if has(&["name too long"]) => ErrorKind::InvalidPath,
-            _ => return None,
-        })
+        let otherwise = |kind| kind_by_words(&words).or(Some(kind));
+        match self.code {
+            421 | 530 if crowded => Some(ErrorKind::TooManyConnections),
+            421 if has(&["timeout", "timed out", "idle", "inactiv", "no transfer"]) => Some(ErrorKind::ConnectionLost),
+            426 => otherwise(ErrorKind::ConnectionLost),
+            430 | 530 => Some(ErrorKind::AuthFailed),
+            450 | 451 => otherwise(ErrorKind::Busy),
+            452 | 552 => Some(ErrorKind::NoSpace),
+            522 if has(&["ssl", "tls", "session", "protect"]) => Some(ErrorKind::Tls),
+            431 | 533..=537 => Some(ErrorKind::Tls),
+            400..=499 => Some(ErrorKind::Busy),
+            500 | 502 | 504 | 522 | 554 | 555 => Some(ErrorKind::Unsupported),
+            501 => otherwise(ErrorKind::InvalidPath),
+            503 => Some(ErrorKind::Protocol),
+            521 => otherwise(ErrorKind::AlreadyExists),
+            532 => Some(ErrorKind::PermissionDenied),
+            550 | 551 | 553 => kind_by_words(&words),
+            500..=599 => Some(ErrorKind::Other),
+            _ => Some(ErrorKind::Protocol),
+        }
     }
 
     /// The words in lower case, with the path cut out: a file may well be called "no such".
@@ -165,6 +141,26 @@ pub(super) fn reply_length(buffer: &[u8]) -> Result<Option<usize>> {
         }
     }
     Ok(None)
+}
+
+fn kind_by_words(words: &str) -> Option<ErrorKind> {
+    let has = |list: &[&str]| list.iter().any(|word| words.contains(word));
+    let missing = has(&["no such", "not found", "not exist", "n't exist", "cannot find", "can't find"]);
+    let denied = has(&["permission", "denied", "not permitted", "forbidden", "not allowed", "not authori"]);
+    Some(match (missing, denied) {
+        (true, true) => return None,
+        (true, false) => ErrorKind::NotFound,
+        _ if has(&["read-only", "read only", "readonly"]) => ErrorKind::ReadOnly,
+        (false, true) if has(&["restart", "append", "resum"]) => ErrorKind::Unsupported,
+        (false, true) => ErrorKind::PermissionDenied,
+        _ if has(&["not empty", "n't empty"]) => ErrorKind::DirectoryNotEmpty,
+        _ if has(&["file exists", "already exist", "directory exists"]) => ErrorKind::AlreadyExists,
+        _ if has(&["not a directory", "no directory"]) => ErrorKind::NotADirectory,
+        _ if has(&["is a directory"]) => ErrorKind::IsADirectory,
+        _ if has(&["no space", "disk full", "quota", "insufficient", "storage"]) => ErrorKind::NoSpace,
+        _ if has(&["name too long"]) => ErrorKind::InvalidPath,
+        _ => return None,
+    })
 }
 
 fn code_of(line: &[u8]) -> Option<u16> {

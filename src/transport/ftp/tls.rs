@@ -130,10 +130,10 @@ fn read_pem(file: &Path) -> Result<Vec<CertificateDer<'static>>> {
     };
     let certificates: Vec<_> =
         CertificateDer::pem_file_iter(file).map_err(usage)?.collect::<Result<_, _>>().map_err(usage)?;
-    match certificates.is_empty() {
-        true => Err(Error::new(ErrorKind::Usage, "no certificate in the file").at(shown())),
-        false => Ok(certificates),
+    if certificates.is_empty() {
+        return Err(Error::new(ErrorKind::Usage, "no certificate in the file").at(shown()));
     }
+    Ok(certificates)
 }
 
 fn handshake_error(error: std::io::Error) -> Error {

@@ -1,0 +1,373 @@
+//! FTP against a scripted peer that says what real servers say on bad days.
+
+#![allow(clippy::unwrap_used)]
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::TryStreamExt;
+use haul::endpoint::Endpoint;
+use haul::transport::{
+    ConnectOptions, Durability, Entry, Follow, ReadRange, RemotePath, Replace, TlsMode, Transport, WriteMode,
+};
+use haul::{ErrorKind, Result};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+
+/// What the peer does about one command.
+enum Act {
+    /// Says this.
+    Say(&'static str),
+    /// Opens with a 150, sends these bytes on the data connection, and ends with this.
+    Send(&'static [u8], &'static str),
+    /// Opens with a 150, reads the data connection to its end, and ends with this.
+    Take(&'static str),
+    /// Says this again and again.
+    Repeat(&'static str),
+    /// Closes the connection.
+    HangUp,
+    /// Says nothing.
+    Silence,
+}
+
+/// A server on a loopback port that lives as long as the test.
+struct Peer {
+    port: u16,
+    heard: Arc<Mutex<Vec<String>>>,
+}
+
+impl Peer {
+    /// Starts a peer; `script` is given the number of the connection and the command, `""` for the greeting. Where it
+    /// returns `None`, the peer behaves.
+    async fn start(script: impl Fn(usize, &str) -> Option<Act> + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let heard: Arc<Mutex<Vec<String>>> = Arc::default();
+        let (log, script) = (Arc::clone(&heard), Arc::new(script));
+        tokio::spawn(async move {
+            for number in 0.. {
+                let Ok((socket, _)) = listener.accept().await else { return };
+                let (log, script) = (Arc::clone(&log), Arc::clone(&script));
+                tokio::spawn(async move {
+                    // The client going away is part of some tests.
+                    let _ = serve(socket, number, &*script, &log).await;
+                });
+            }
+        });
+        Self { port, heard }
+    }
+
+    async fn connect(&self) -> Result<Arc<dyn Transport>> {
+        self.connect_with(ConnectOptions::default()).await
+    }
+
+    async fn connect_with(&self, options: ConnectOptions) -> Result<Arc<dyn Transport>> {
+        let url = format!("ftp://me:secret@127.0.0.1:{}/", self.port);
+        haul::transport::connect(&Endpoint::parse(&url).unwrap(), &options).await
+    }
+
+    fn heard(&self, verb: &str) -> usize {
+        self.heard.lock().unwrap().iter().filter(|line| line.split(' ').next() == Some(verb)).count()
+    }
+}
+
+async fn serve(
+    socket: TcpStream,
+    number: usize,
+    script: &(impl Fn(usize, &str) -> Option<Act> + ?Sized),
+    heard: &Mutex<Vec<String>>,
+) -> std::io::Result<()> {
+    let mut control = BufReader::new(socket);
+    let mut data: Option<TcpListener> = None;
+    let mut line = String::new();
+    loop {
+        let act = match script(number, &line) {
+            Some(act) => act,
+            None => behave(&line, &mut data).await?,
+        };
+        match act {
+            Act::Say(text) => control.write_all(fill_in(text, data.as_ref()).as_bytes()).await?,
+            Act::Send(bytes, end) => {
+                control.write_all(b"150 here it comes\r\n").await?;
+                let (mut socket, _) = data.take().unwrap().accept().await?;
+                socket.write_all(bytes).await?;
+                drop(socket);
+                control.write_all(end.as_bytes()).await?;
+            }
+            Act::Take(end) => {
+                control.write_all(b"150 go ahead\r\n").await?;
+                let (mut socket, _) = data.take().unwrap().accept().await?;
+                socket.read_to_end(&mut Vec::new()).await?;
+                drop(socket);
+                control.write_all(end.as_bytes()).await?;
+            }
+            Act::Repeat(text) => loop {
+                control.write_all(text.as_bytes()).await?;
+            },
+            Act::HangUp => return Ok(()),
+            Act::Silence => std::future::pending().await,
+        }
+        line.clear();
+        if control.read_line(&mut line).await? == 0 {
+            return Ok(());
+        }
+        line.truncate(line.trim_end().len());
+        heard.lock().unwrap().push(line.clone());
+    }
+}
+
+async fn behave(line: &str, data: &mut Option<TcpListener>) -> std::io::Result<Act> {
+    Ok(Act::Say(match line.split(' ').next().unwrap_or_default() {
+        "" => "220 hello\r\n",
+        "USER" => "331 password?\r\n",
+        "PASS" => "230 welcome\r\n",
+        "FEAT" => "211-so:\r\n SIZE\r\n MDTM\r\n REST STREAM\r\n MLST type*;size*;modify*;\r\n211 end\r\n",
+        "SYST" => "215 UNIX\r\n",
+        "PWD" => "257 \"/home\" is it\r\n",
+        "TYPE" | "OPTS" => "200 fine\r\n",
+        "REST" => "350 go on\r\n",
+        "SIZE" => "213 10\r\n",
+        "EPSV" | "PASV" => {
+            *data = Some(TcpListener::bind("127.0.0.1:0").await?);
+            if line == "EPSV" { "229 there (|||PORT|)\r\n" } else { "227 there (10,11,12,13,HIGH,LOW)\r\n" }
+        }
+        "RETR" => return Ok(Act::Send(b"0123456789", "226 done\r\n")),
+        "STOR" => return Ok(Act::Take("226 done\r\n")),
+        "MLSD" => return Ok(Act::Send(b"type=file;size=1; a\r\n", "226 done\r\n")),
+        "QUIT" => return Ok(Act::HangUp),
+        _ => "500 what?\r\n",
+    }))
+}
+
+fn fill_in(text: &str, data: Option<&TcpListener>) -> String {
+    let port = data.map_or(0, |listener| listener.local_addr().unwrap().port());
+    text.replace("PORT", &port.to_string())
+        .replace("HIGH", &(port / 256).to_string())
+        .replace("LOW", &(port % 256).to_string())
+}
+
+fn path(text: &str) -> RemotePath {
+    RemotePath::new(text).unwrap()
+}
+
+fn quick() -> ConnectOptions {
+    ConnectOptions { timeout: Duration::from_millis(200), ..ConnectOptions::default() }
+}
+
+async fn read(transport: &dyn Transport, range: ReadRange) -> Result<Vec<u8>> {
+    let mut stream = transport.open_read(&path("/f"), range).await?;
+    let mut bytes = Vec::new();
+    loop {
+        let chunk = stream.read().await?;
+        if chunk.is_empty() {
+            break;
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    stream.finish().await?;
+    Ok(bytes)
+}
+
+async fn write(transport: &dyn Transport, mode: WriteMode) -> Result<()> {
+    let mut stream = transport.open_write(&path("/f"), mode).await?;
+    stream.write(Bytes::from_static(b"0123456789")).await?;
+    stream.finish(Durability::Cached).await
+}
+
+async fn list(transport: &dyn Transport) -> Result<Vec<Entry>> {
+    transport.list(&path("/d")).await?.try_collect().await
+}
+
+#[tokio::test]
+async fn odd_greetings_are_understood() {
+    let peer = Peer::start(|_, line| match line {
+        "" => Some(Act::Say("120 soon\r\n120-really\r\n120 soon\r\n220-hi\n 220 x\n230 users\n220-\n220 \n")),
+        l if l.starts_with("PASS") => Some(Act::Say("230-\r\n200 files are new\r\n550 of them yours\r\n230 in\r\n")),
+        _ => None,
+    })
+    .await;
+    let transport = peer.connect().await.unwrap();
+    assert_eq!(transport.home().await.unwrap(), path("/home"));
+    assert_eq!(read(&*transport, ReadRange::ALL).await.unwrap(), b"0123456789");
+    assert_eq!(read(&*transport, ReadRange::ALL).await.unwrap(), b"0123456789");
+    assert_eq!(peer.heard("USER"), 1, "the connection was not used again");
+}
+
+#[tokio::test]
+async fn what_is_no_ftp_server_is_said_to_be_none() {
+    for greeting in ["SSH-2.0-OpenSSH_9.2\r\n", "HTTP/1.1 400 Bad Request\r\n", "200 OK\r\n"] {
+        let peer = Peer::start(move |_, line| line.is_empty().then_some(Act::Say(greeting))).await;
+        assert_eq!(peer.connect().await.unwrap_err().kind(), ErrorKind::Protocol, "{greeting}");
+    }
+}
+
+#[tokio::test]
+async fn endless_replies_end() {
+    for (at, text) in
+        [("", "220 for ever and ever "), ("", "220-again\r\n"), ("FEAT", "211-again\r\n"), ("MLST", "250-again\r\n")]
+    {
+        let peer = Peer::start(move |_, line| (line.split(' ').next() == Some(at)).then_some(Act::Repeat(text))).await;
+        let outcome = match peer.connect().await {
+            Ok(transport) => transport.stat(&path("/x"), Follow::Links).await.map(|_| ()),
+            Err(e) => Err(e),
+        };
+        assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Protocol, "{at} {text}");
+    }
+}
+
+#[tokio::test]
+async fn every_silence_ends() {
+    for at in ["", "USER", "PASS", "FEAT", "TYPE", "EPSV", "RETR"] {
+        let peer = Peer::start(move |_, line| (line.split(' ').next() == Some(at)).then_some(Act::Silence)).await;
+        let outcome = match peer.connect_with(quick()).await {
+            Ok(transport) => read(&*transport, ReadRange::ALL).await,
+            Err(e) => Err(e),
+        };
+        assert_eq!(outcome.unwrap_err().kind(), ErrorKind::Timeout, "{at}");
+    }
+}
+
+#[tokio::test]
+async fn no_password_goes_to_a_server_without_the_tls_that_was_demanded() {
+    let peer = Peer::start(|_, _| None).await;
+    let options = ConnectOptions { tls: TlsMode::Require, ..ConnectOptions::default() };
+    let refused = peer.connect_with(options).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Tls);
+    assert_eq!((peer.heard("AUTH"), peer.heard("USER"), peer.heard("PASS")), (1, 0, 0));
+}
+
+#[tokio::test]
+async fn bytes_injected_before_tls_end_the_session() {
+    let peer = Peer::start(|_, line| (line == "AUTH TLS").then_some(Act::Say("234 go\r\n230 you are in\r\n"))).await;
+    let injected = peer.connect().await.unwrap_err();
+    assert_eq!(injected.kind(), ErrorKind::Protocol);
+    assert_eq!(peer.heard("USER"), 0);
+}
+
+#[tokio::test]
+async fn a_refused_login_keeps_the_servers_words() {
+    let peer = Peer::start(|_, line| line.starts_with("PASS").then_some(Act::Say("530 Not \x1b[31mtoday\r\n"))).await;
+    let refused = peer.connect().await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::AuthFailed);
+    assert!(refused.message().contains("530 Not \\u{1b}[31mtoday"), "{}", refused.message());
+    assert!(!refused.chain().contains("secret"));
+}
+
+#[tokio::test]
+async fn the_address_of_a_227_is_not_believed() {
+    let peer = Peer::start(|_, line| (line == "EPSV").then_some(Act::Say("502 no\r\n"))).await;
+    let transport = peer.connect().await.unwrap();
+    assert_eq!(read(&*transport, ReadRange::ALL).await.unwrap(), b"0123456789");
+    assert_eq!(read(&*transport, ReadRange::ALL).await.unwrap(), b"0123456789");
+    assert_eq!((peer.heard("EPSV"), peer.heard("PASV")), (1, 2), "the refusal of EPSV is remembered");
+}
+
+#[tokio::test]
+async fn a_data_connection_refused_for_now_is_asked_for_again() {
+    let tries = std::sync::atomic::AtomicUsize::new(0);
+    let peer = Peer::start(move |_, line| {
+        let early = line == "EPSV" && tries.fetch_add(1, std::sync::atomic::Ordering::SeqCst) < 2;
+        early.then_some(Act::Say("425 Address already in use\r\n"))
+    })
+    .await;
+    let transport = peer.connect().await.unwrap();
+    assert_eq!(read(&*transport, ReadRange::ALL).await.unwrap(), b"0123456789");
+}
+
+#[tokio::test]
+async fn a_transfer_counts_only_when_the_server_says_so() {
+    for (end, kind) in [
+        ("426 cut\r\n", ErrorKind::ConnectionLost),
+        ("451 read error\r\n", ErrorKind::Busy),
+        ("552 quota exceeded\r\n", ErrorKind::NoSpace),
+        ("421 bye\r\n", ErrorKind::Busy),
+    ] {
+        let peer = Peer::start(move |_, line| match line.split(' ').next() {
+            Some("RETR") => Some(Act::Send(b"0123456789", end)),
+            Some("STOR") => Some(Act::Take(end)),
+            Some("MLSD") => Some(Act::Send(b"type=file;size=1; a\r\n", end)),
+            _ => None,
+        })
+        .await;
+        let transport = peer.connect().await.unwrap();
+        assert_eq!(read(&*transport, ReadRange::ALL).await.unwrap_err().kind(), kind, "read, {end}");
+        assert_eq!(write(&*transport, WriteMode::CREATE).await.unwrap_err().kind(), kind, "write, {end}");
+        assert_eq!(list(&*transport).await.unwrap_err().kind(), kind, "list, {end}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_ignores_rest_is_found_out() {
+    let peer = Peer::start(|_, line| match line.split(' ').next() {
+        Some("RETR") => Some(Act::Send(b"0123456789", "226 done\r\n")),
+        Some("STOR") => Some(Act::Take("226 done\r\n")),
+        _ => None,
+    })
+    .await;
+    let transport = peer.connect().await.unwrap();
+    assert_eq!(read(&*transport, ReadRange::from(4)).await.unwrap_err().kind(), ErrorKind::SourceChanged);
+    assert_eq!(write(&*transport, WriteMode::At(10)).await.unwrap_err().kind(), ErrorKind::Protocol);
+}
+
+#[tokio::test]
+async fn short_data_with_a_226_is_no_success() {
+    let peer = Peer::start(|_, line| line.starts_with("RETR").then_some(Act::Send(b"456", "226 done\r\n"))).await;
+    let transport = peer.connect().await.unwrap();
+    assert_eq!(read(&*transport, ReadRange::from(4)).await.unwrap_err().kind(), ErrorKind::SourceChanged);
+}
+
+#[tokio::test]
+async fn a_listing_that_cannot_be_read_is_an_error() {
+    for (lines, end) in [
+        (&b"type=file;size=1; a\r\nls: no memory\r\n"[..], "226 done\r\n"),
+        (b"type=file;size=1; a\r\n", "226 Output truncated to 1 matches\r\n"),
+    ] {
+        let peer = Peer::start(move |_, line| line.starts_with("MLSD").then_some(Act::Send(lines, end))).await;
+        let transport = peer.connect().await.unwrap();
+        assert!(list(&*transport).await.is_err(), "{end}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_for_one_connection_serves_all_callers() {
+    let peer = Peer::start(|number, line| {
+        (number > 0 && line.is_empty()).then_some(Act::Say("421 Too many connections from your address\r\n"))
+    })
+    .await;
+    let transport = peer.connect().await.unwrap();
+    let reads = (0..6).map(|_| read(&*transport, ReadRange::ALL));
+    for bytes in futures_util::future::join_all(reads).await {
+        assert_eq!(bytes.unwrap(), b"0123456789");
+    }
+}
+
+#[tokio::test]
+async fn a_dropped_transfer_leaves_the_transport_usable() {
+    let peer = Peer::start(|_, _| None).await;
+    let transport = peer.connect().await.unwrap();
+    drop(transport.open_read(&path("/f"), ReadRange::ALL).await.unwrap());
+    drop(transport.open_write(&path("/f"), WriteMode::CREATE).await.unwrap());
+    assert_eq!(read(&*transport, ReadRange::ALL).await.unwrap(), b"0123456789");
+    assert_eq!(peer.heard("USER"), 3, "a connection of unknown state was used again");
+}
+
+#[tokio::test]
+async fn a_path_never_becomes_a_second_command() {
+    let peer = Peer::start(|_, _| None).await;
+    let transport = peer.connect().await.unwrap();
+    let evil = path("/a\r\nDELE b");
+    let outcomes = [
+        transport.remove_file(&evil).await,
+        transport.create_dir(&evil).await,
+        transport.rename(&path("/a"), &evil, Replace::Yes, Durability::Cached).await,
+        transport.stat(&evil, Follow::Links).await.map(|_| ()),
+        transport.open_read(&evil, ReadRange::ALL).await.map(|_| ()),
+        transport.open_write(&evil, WriteMode::CREATE).await.map(|_| ()),
+        transport.list(&evil).await.map(|_| ()),
+    ];
+    for outcome in outcomes {
+        assert_eq!(outcome.unwrap_err().kind(), ErrorKind::InvalidPath);
+    }
+    assert_eq!(peer.heard("DELE"), 0);
+}
