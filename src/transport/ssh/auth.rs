@@ -38,6 +38,8 @@ struct CacheInner {
 struct Kept {
     password: Option<Secret>,
     keys: HashMap<PathBuf, Arc<PrivateKey>>,
+    /// By question, what the system's `ssh` was answered.
+    answers: HashMap<String, Secret>,
     /// Name of the identity that the server took.
     identity: Option<String>,
 }
@@ -78,6 +80,15 @@ impl LoginCache {
 
     pub(super) fn keep_password(&self, password: &Secret) {
         self.kept().password = Some(password.clone());
+    }
+
+    /// Returns the answer to a question of `ssh` that was right before.
+    pub(super) fn answer(&self, question: &str) -> Option<Secret> {
+        self.kept().answers.get(question).cloned()
+    }
+
+    pub(super) fn keep_answer(&self, question: String, answer: Secret) {
+        self.kept().answers.insert(question, answer);
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
@@ -372,12 +383,12 @@ impl Answers {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A single hidden question is the password, in whatever language, unless it names something that is used once.
-fn asks_for_password(text: &str, alone: bool) -> bool {
+pub(super) fn asks_for_password(text: &str, alone: bool) -> bool {
     let text = text.to_lowercase();
     let once = ["code", "otp", "token", "verif", "one-time", "factor", "pin"].iter().any(|word| text.contains(word));
     (alone || text.contains("password")) && !once

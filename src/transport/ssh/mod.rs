@@ -14,17 +14,21 @@ use super::{ConnectOptions, Prompt, SshEngine, escape};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind, Result};
 
+mod askpass;
 mod auth;
 mod channels;
 mod keys;
 mod known_hosts;
 mod libssh2;
+mod openssh;
+mod openssh_child;
 mod pump;
 mod russh;
 mod russh_config;
 mod russh_login;
 mod tcp;
 
+pub use askpass::{askpass_main, use_askpass_program};
 pub use auth::LoginCache;
 
 /// The most standard output that [`Session::exec`] returns.
@@ -61,7 +65,8 @@ pub trait Session: Send + Sync + Debug {
     /// Starts a subsystem on a new channel.
     ///
     /// # Errors
-    /// `TooManyConnections` when the server opens no further channel, `Unsupported` when it has no such subsystem.
+    /// `TooManyConnections` when the server opens no further channel, `Unsupported` when it has no such subsystem
+    /// (an engine that learns it only later tells [`Inbound::closed`]).
     async fn subsystem(&self, name: &str, inbound: Arc<dyn Inbound>) -> Result<Box<dyn Outbound>>;
 
     /// Runs a command and returns its standard output, at most 1 MiB; a status other than 0 is an error.
@@ -82,9 +87,7 @@ pub async fn connect(endpoint: &Endpoint, options: &ConnectOptions, cache: &Logi
     let session = match options.ssh_engine {
         SshEngine::Russh => russh::connect(endpoint, options, cache).await?,
         SshEngine::Libssh2 => libssh2::connect(endpoint, options, cache).await?,
-        SshEngine::Openssh => {
-            return Err(Error::new(ErrorKind::Unsupported, "this SSH engine is not built yet"));
-        }
+        SshEngine::Openssh => openssh::connect(endpoint, options, cache).await?,
     };
     cache.settle();
     Ok(session)
