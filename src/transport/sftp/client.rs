@@ -129,6 +129,13 @@ impl Client {
         took > self.0.channel.fastest().saturating_mul(2)
     }
 
+    /// Returns the shortest time that any answer took.
+    pub(super) fn round_trip(&self) -> Duration {
+        let fastest = self.0.channel.fastest();
+        // Before the first answer it is unknown.
+        if fastest == Duration::MAX { Duration::ZERO } else { fastest }
+    }
+
     /// Takes `length` bytes of what all reads together may have under way; whether there were as many left.
     pub(super) fn take_read_budget(&self, length: usize) -> bool {
         let take = |left: usize| left.checked_sub(length);

@@ -13,10 +13,24 @@ use crate::transport::{FileKind, RemotePath};
 /// Free bytes below which a failed WRITE is put down to a full disk: the longest WRITE.
 const FULL_BELOW: u64 = 255 * 1024;
 
-/// Explains a failed OPEN or READ: a directory?
+/// Explains a failed OPEN for reading, or READ: a directory, or nothing at all?
+pub(super) async fn read(client: &Client, path: &RemotePath, error: Error) -> Error {
+    let error = error.at(path);
+    // ProFTPD forbids directories, and what would be below a file, to be opened.
+    if !is_vague(&error) && error.kind() != ErrorKind::PermissionDenied {
+        return error;
+    }
+    match client.attrs(Request::Stat(super::bytes_of(path)), "look at").await {
+        Ok(attrs) if kind_of(attrs) == FileKind::Directory => decided(error, ErrorKind::IsADirectory),
+        Err(e) if e.kind() == ErrorKind::NotFound => decided(error, ErrorKind::NotFound),
+        _ => error,
+    }
+}
+
+/// Explains a failed OPEN for writing: a directory, a disk that takes nothing?
 pub(super) async fn open(client: &Client, path: &RemotePath, error: Error) -> Error {
     let error = error.at(path);
-    if !is_vague(&error) {
+    if !is_vague(&error) && error.kind() != ErrorKind::PermissionDenied {
         return error;
     }
     match stat(client, path).await {
@@ -100,6 +114,7 @@ fn is_vague(error: &Error) -> bool {
 
 fn decided(error: Error, kind: ErrorKind) -> Error {
     let why = match kind {
+        ErrorKind::NotFound => "it is not there",
         ErrorKind::IsADirectory => "it is a directory",
         ErrorKind::AlreadyExists => "something of that name is there already",
         ErrorKind::NotADirectory => "it is not a directory",

@@ -99,11 +99,14 @@ impl Sftp {
     /// # Errors
     /// Those of `dial` and of [`Client::start`].
     pub async fn start(dial: Dial, timeout: std::time::Duration) -> Result<Self> {
-        let client = Client::start(dial().await?, timeout).await?;
+        let session = dial().await?;
+        let command = tokio::spawn(digest::probe(Arc::clone(&session)));
+        let client = Client::start(session, timeout).await?;
+        let digests = digest::algorithms(&client, command).await;
         Ok(Self {
             dial,
             timeout,
-            capabilities: capabilities(&client),
+            capabilities: capabilities(&client, digests),
             client: Mutex::new(Some(client)),
             link_order: AtomicU8::new(ORDER_UNKNOWN),
         })
@@ -126,7 +129,7 @@ impl Sftp {
     }
 }
 
-fn capabilities(client: &Client) -> Capabilities {
+fn capabilities(client: &Client, digests: Vec<Algorithm>) -> Capabilities {
     Capabilities {
         local: false,
         resume_read: true,
@@ -137,7 +140,7 @@ fn capabilities(client: &Client) -> Capabilities {
         symlinks: true,
         atomic_replace: client.offers("posix-rename@openssh.com"),
         fsync: client.offers("fsync@openssh.com"),
-        digests: digest::algorithms(client),
+        digests,
         concurrency: client.handle_limit().min(CONCURRENCY),
     }
 }
@@ -192,7 +195,7 @@ impl Transport for Sftp {
         let request = Request::Open(bytes_of(path), OpenFlags::READ, Attrs::default());
         match client.open(request, "open").await {
             Ok(file) => Ok(Box::new(read::SftpRead::new(file, path.clone(), range))),
-            Err(error) => Err(explain::open(&client, path, error).await),
+            Err(error) => Err(explain::read(&client, path, error).await),
         }
     }
 
@@ -279,6 +282,9 @@ impl Transport for Sftp {
     }
 
     async fn digest(&self, path: &RemotePath, algorithm: Algorithm, range: ReadRange) -> Result<Vec<u8>> {
+        if !self.capabilities.digests.contains(&algorithm) {
+            return Err(digest::unsupported(algorithm).at(path));
+        }
         let client = self.client().await?;
         digest::digest(&client, path, algorithm, range).await.map_err(|e| e.at(path))
     }

@@ -250,7 +250,7 @@ impl ReadStream for SftpRead {
                     let client = self.file.as_ref().map(|file| file.client.clone());
                     self.end();
                     let Some(client) = client else { return Err(error.at(&self.path)) };
-                    return Err(explain::open(&client, &self.path, error).await);
+                    return Err(explain::read(&client, &self.path, error).await);
                 }
             }
         }

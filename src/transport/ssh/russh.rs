@@ -261,6 +261,8 @@ impl Session for RusshSession {
 async fn run_command(channel: russh::Channel<Msg>, command: Vec<u8>, limit: Duration) -> Option<Result<Vec<u8>>> {
     let (mut read, write) = channel.split();
     write.exec(true, command).await.ok()?;
+    // A forced command (internal-sftp) would wait for input for ever.
+    write.eof().await.ok()?;
     let (mut stdout, mut stderr, mut status) = (Vec::new(), Vec::new(), None);
     let result = loop {
         match within(limit, "run a command", read.wait()).await {
