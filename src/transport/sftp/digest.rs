@@ -26,45 +26,88 @@ pub(super) async fn probe(session: Arc<dyn Session>) -> bool {
     answer.is_ok_and(|output| output.starts_with(SHA256_OF_X.as_bytes()))
 }
 
-/// Returns the algorithms that [`digest`] can be asked for, by what the server offers and what the probe finds.
-pub(super) async fn algorithms(client: &Client, mut probe: JoinHandle<bool>) -> Vec<Algorithm> {
-    if check_file(client) {
-        probe.abort();
-        return vec![Algorithm::Sha512, Algorithm::Sha256, Algorithm::Sha1, Algorithm::Md5];
-    }
-    match tokio::time::timeout(PROBE_PATIENCE + 3 * client.round_trip(), &mut probe).await {
-        Ok(Ok(true)) => vec![Algorithm::Sha256],
-        outcome => {
-            tracing::debug!("the server runs no sha256sum: {outcome:?}");
+/// How a server computes digests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Means {
+    /// `check-file-name`.
+    Extension,
+    /// `sha256sum`.
+    Command,
+    /// Not at all.
+    Nothing,
+}
+
+impl Means {
+    /// Settles it by what the server offers and what the probe finds.
+    pub(super) async fn find(client: &Client, mut probe: JoinHandle<bool>) -> Self {
+        if knows_check_file(client).await {
             probe.abort();
-            Vec::new()
+            return Self::Extension;
+        }
+        match tokio::time::timeout(PROBE_PATIENCE + 3 * client.round_trip(), &mut probe).await {
+            Ok(Ok(true)) => Self::Command,
+            outcome => {
+                tracing::debug!("the server runs no sha256sum: {outcome:?}");
+                probe.abort();
+                Self::Nothing
+            }
+        }
+    }
+
+    /// Returns the algorithms that it can be asked for.
+    pub(super) fn algorithms(self) -> Vec<Algorithm> {
+        match self {
+            Self::Extension => vec![Algorithm::Sha512, Algorithm::Sha256, Algorithm::Sha1, Algorithm::Md5],
+            Self::Command => vec![Algorithm::Sha256],
+            Self::Nothing => Vec::new(),
+        }
+    }
+
+    /// Asks for a digest. `Unsupported` where the server can't give this one.
+    pub(super) async fn digest(
+        self,
+        client: &Client,
+        path: &RemotePath,
+        algorithm: Algorithm,
+        range: ReadRange,
+    ) -> Result<Vec<u8>> {
+        match self {
+            Self::Extension => by_extension(client, path, algorithm, range).await,
+            Self::Command if algorithm == Algorithm::Sha256 && range == ReadRange::ALL => {
+                by_command(client, path).await
+            }
+            Self::Command | Self::Nothing => Err(unsupported(algorithm)),
         }
     }
 }
 
-/// Asks for a digest. `Unsupported` where the server can't give this one.
-pub(super) async fn digest(
-    client: &Client,
-    path: &RemotePath,
-    algorithm: Algorithm,
-    range: ReadRange,
-) -> Result<Vec<u8>> {
-    if check_file(client) {
-        return by_extension(client, path, algorithm, range).await;
-    }
-    if range != ReadRange::ALL {
-        return Err(Error::new(ErrorKind::Unsupported, "digest: the server digests whole files only"));
-    }
-    by_command(client, path).await
-}
-
-pub(super) fn unsupported(algorithm: Algorithm) -> Error {
+fn unsupported(algorithm: Algorithm) -> Error {
     Error::new(ErrorKind::Unsupported, format!("digest: the server gives no {}", algorithm.name()))
 }
 
-/// Servers name it in one way or another when they greet.
-fn check_file(client: &Client) -> bool {
+fn announces_check_file(client: &Client) -> bool {
     ["check-file", "check-file-name", "check-file-handle"].into_iter().any(|name| client.offers(name))
+}
+
+/// Whether the server has `check-file-name`. Servers name it in one way or another when they greet, but ProFTPD has it
+/// and doesn't say so to clients of version 3: it tells that the root can't be digested, being a directory.
+async fn knows_check_file(client: &Client) -> bool {
+    if announces_check_file(client) {
+        return true;
+    }
+    // OpenSSH's server, which has it not, needs no asking.
+    if client.offers("limits@openssh.com") {
+        return false;
+    }
+    let check = check_file(Bytes::from_static(b"/"), "sha256", ReadRange::ALL);
+    let answer = client.extended(Extended::CheckFileName(check), "digest").await;
+    answer.is_err_and(|error| error.kind() == ErrorKind::IsADirectory)
+}
+
+fn check_file(file: Bytes, algorithm: &'static str, range: ReadRange) -> CheckFile {
+    let algorithms = Bytes::from_static(algorithm.as_bytes());
+    let length = range.end.map_or(0, |end| end.saturating_sub(range.start));
+    CheckFile { file, algorithms, start: range.start, length, block: 0 }
 }
 
 async fn by_extension(client: &Client, path: &RemotePath, algorithm: Algorithm, range: ReadRange) -> Result<Vec<u8>> {
@@ -75,17 +118,12 @@ async fn by_extension(client: &Client, path: &RemotePath, algorithm: Algorithm, 
         Algorithm::Md5 => ("md5", 16),
         Algorithm::Crc32 => return Err(unsupported(algorithm)),
     };
-    let length = range.end.map_or(0, |end| end.saturating_sub(range.start));
-    if range.end.is_some() && length == 0 {
-        return Err(Error::new(ErrorKind::Unsupported, "digest: an empty range"));
+    // A length of 0 would mean "to the end". ProFTPD, which doesn't announce it, digests more than the range.
+    let is_empty = range.end.is_some_and(|end| end <= range.start);
+    if is_empty || range != ReadRange::ALL && !announces_check_file(client) {
+        return Err(Error::new(ErrorKind::Unsupported, "digest: the server digests whole files only"));
     }
-    let check = CheckFile {
-        file: super::bytes_of(path),
-        algorithms: Bytes::from_static(name.as_bytes()),
-        start: range.start,
-        length,
-        block: 0,
-    };
+    let check = check_file(super::bytes_of(path), name, range);
     let data = client.extended(Extended::CheckFileName(check), "digest").await?;
     let checked = CheckedFile::decode(data)?;
     if checked.algorithm != name.as_bytes() || checked.digests.len() != size {

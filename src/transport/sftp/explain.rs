@@ -23,7 +23,11 @@ pub(super) async fn read(client: &Client, path: &RemotePath, error: Error) -> Er
     match client.attrs(Request::Stat(super::bytes_of(path)), "look at").await {
         Ok(attrs) if kind_of(attrs) == FileKind::Directory => decided(error, ErrorKind::IsADirectory),
         Err(e) if e.kind() == ErrorKind::NotFound => decided(error, ErrorKind::NotFound),
-        _ => error,
+        Err(_) => match stat(client, &path.parent().unwrap_or_else(RemotePath::root)).await {
+            Some(FileKind::File) => decided(error, ErrorKind::NotADirectory),
+            _ => error,
+        },
+        Ok(_) => error,
     }
 }
 
@@ -117,7 +121,7 @@ fn decided(error: Error, kind: ErrorKind) -> Error {
         ErrorKind::NotFound => "it is not there",
         ErrorKind::IsADirectory => "it is a directory",
         ErrorKind::AlreadyExists => "something of that name is there already",
-        ErrorKind::NotADirectory => "it is not a directory",
+        ErrorKind::NotADirectory => "it or what should hold it is not a directory",
         ErrorKind::DirectoryNotEmpty => "it is not empty",
         ErrorKind::NoSpace => "the disk is full",
         ErrorKind::ReadOnly => "the file system is read-only",

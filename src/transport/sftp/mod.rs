@@ -48,6 +48,7 @@ mod write;
 
 pub use client::Client;
 
+use digest::Means;
 use list::Listing;
 use request::{OpenFlags, Request};
 use wire::Attrs;
@@ -79,6 +80,7 @@ pub struct Sftp {
     timeout: std::time::Duration,
     client: Mutex<Option<Client>>,
     capabilities: Capabilities,
+    digests: Means,
     link_order: AtomicU8,
 }
 
@@ -102,11 +104,12 @@ impl Sftp {
         let session = dial().await?;
         let command = tokio::spawn(digest::probe(Arc::clone(&session)));
         let client = Client::start(session, timeout).await?;
-        let digests = digest::algorithms(&client, command).await;
+        let digests = Means::find(&client, command).await;
         Ok(Self {
             dial,
             timeout,
-            capabilities: capabilities(&client, digests),
+            capabilities: capabilities(&client, digests.algorithms()),
+            digests,
             client: Mutex::new(Some(client)),
             link_order: AtomicU8::new(ORDER_UNKNOWN),
         })
@@ -282,11 +285,8 @@ impl Transport for Sftp {
     }
 
     async fn digest(&self, path: &RemotePath, algorithm: Algorithm, range: ReadRange) -> Result<Vec<u8>> {
-        if !self.capabilities.digests.contains(&algorithm) {
-            return Err(digest::unsupported(algorithm).at(path));
-        }
         let client = self.client().await?;
-        digest::digest(&client, path, algorithm, range).await.map_err(|e| e.at(path))
+        self.digests.digest(&client, path, algorithm, range).await.map_err(|e| e.at(path))
     }
 
     async fn close(&self) -> Result<()> {
