@@ -6,6 +6,8 @@
 //! Every program runs with a home, a working directory and settings of its own in a temporary folder, and every path
 //! that it is given lies in there.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests are outside of tests
+
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};

@@ -121,7 +121,7 @@ impl SummaryEvent {
             files: tally.settled(),
             done: tally.done + tally.planned,
             skipped: tally.skipped,
-            failed: tally.failed,
+            failed: tally.failed + tally.interrupted,
             bytes: tally.bytes,
             transferred: tally.transferred,
             seconds: milliseconds(now.duration_since(tally.started).as_secs_f64()),

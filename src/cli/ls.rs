@@ -31,6 +31,7 @@ Examples:
   haul ls -R --json ftp://host/pub | jq .    a whole tree, one object a line
   haul ls 'sftp://me@host/logs/*.gz'         names that match; quote them from the shell"
 )]
+#[allow(clippy::struct_excessive_bools)] // each is a flag of its own
 pub(crate) struct Ls {
     /// Directories and files to list; wildcards (* ? [] ** {}) work
     #[arg(value_name = "URL", required = true)]
@@ -202,7 +203,7 @@ impl Lister<'_> {
                 let slash = if shown.entry.is_dir() { "/" } else { "" };
                 format!("{}{slash}", escape(shown.name))
             });
-            columns(&names.collect::<Vec<_>>(), self.context.stdout.columns(), &mut text);
+            columns(&names.collect::<Vec<_>>(), super::stdout::columns(), &mut text);
         } else {
             for Shown { name, .. } in shown {
                 text.extend_from_slice(name);

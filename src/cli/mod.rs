@@ -31,6 +31,7 @@ mod serve;
 mod signals;
 mod stat;
 mod stdout;
+mod terminal;
 mod transfer;
 mod values;
 
@@ -100,7 +101,7 @@ impl Command {
 pub(crate) fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => return usage_error(error),
+        Err(error) => return usage_error(&error),
     };
     let Some(command) = cli.command else {
         let _ = writeln!(std::io::stdout(), "{}", Cli::command().render_help().ansi());
@@ -140,7 +141,7 @@ fn run(command: Command, context: &Arc<Context>) -> Result<()> {
 }
 
 /// Shows what clap found wrong, or the help or version that was asked for.
-fn usage_error(error: clap::Error) -> ExitCode {
+fn usage_error(error: &clap::Error) -> ExitCode {
     let screen = screen::Screen::default();
     let unknown = error.get(ContextKind::InvalidSubcommand).map(ToString::to_string);
     if let (ClapKind::InvalidSubcommand, Some(true)) = (error.kind(), unknown.map(|word| word.contains("://"))) {

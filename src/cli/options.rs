@@ -35,6 +35,7 @@ pub(crate) struct OutputArgs {
 /// How files are moved.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Transfer options")]
+#[allow(clippy::struct_excessive_bools)] // each is a flag of its own
 pub(crate) struct TransferArgs {
     /// Replace files even if size and time are the same
     #[arg(short, long, group = "existing")]

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use haul::{Error, ErrorKind, Result};
 
+use super::terminal;
+
 /// Standard output as the commands see it.
 #[derive(Debug)]
 pub(crate) struct Stdout {
@@ -51,16 +53,9 @@ impl Stdout {
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Relaxed)
     }
-
-    /// Returns how many columns a line has.
-    pub(crate) fn columns(&self) -> usize {
-        columns(rustix::termios::tcgetwinsize(io::stdout()).ok())
-    }
 }
 
-/// Returns the columns of a terminal; one that doesn't know its size is asked through `COLUMNS`, and has 80 at last.
-pub(crate) fn columns(size: Option<rustix::termios::Winsize>) -> usize {
-    let told = size.map(|size| usize::from(size.ws_col)).filter(|&columns| columns > 0);
-    let named = || std::env::var("COLUMNS").ok()?.parse().ok().filter(|columns| (10..=10_000).contains(columns));
-    told.or_else(named).unwrap_or(80)
+/// Returns how many columns a line has.
+pub(crate) fn columns() -> usize {
+    terminal::columns(rustix::termios::tcgetwinsize(io::stdout()).ok())
 }

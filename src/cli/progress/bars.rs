@@ -2,6 +2,8 @@
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::cli::terminal;
+
 /// A block of lines at the bottom of the terminal that is redrawn in place.
 #[derive(Debug, Clone)]
 pub(crate) struct Bars(ProgressBar);
@@ -9,6 +11,7 @@ pub(crate) struct Bars(ProgressBar);
 impl Bars {
     /// Makes an empty block.
     pub(crate) fn new() -> Self {
+        terminal::hush();
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
         // The lines are laid out by us, whole: one template with one hole can't fail.
         if let Ok(style) = ProgressStyle::with_template("{msg}") {
@@ -30,5 +33,6 @@ impl Bars {
     /// Takes the block away.
     pub(crate) fn clear(&self) {
         self.0.finish_and_clear();
+        terminal::unhush();
     }
 }

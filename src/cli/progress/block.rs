@@ -29,12 +29,13 @@ pub(super) fn lay_out(tally: &mut Tally, now: Instant, canvas: Canvas) -> Vec<St
     }
     let alone = tally.all_found && tally.found == 1;
     let room = canvas.rows.saturating_sub(3).clamp(1, MOST_BARS);
-    let old = tally.flights.values_mut().filter(|flight| now.duration_since(flight.started) >= PATIENCE);
-    let mut block: Vec<String> = old.take(room).map(|flight| line(flight, now, canvas, alone)).collect();
+    let slow = |flight: &Flight| now.duration_since(flight.started) >= PATIENCE;
+    let hidden = tally.flights.values().filter(|flight| slow(flight)).count().saturating_sub(room);
+    let slow = tally.flights.values_mut().filter(|flight| slow(flight)).take(room);
+    let mut block: Vec<String> = slow.map(|flight| line(flight, now, canvas, alone)).collect();
     if !alone || block.is_empty() {
         let mut total = lines::standing(tally, now);
-        let hidden = tally.flights.len().saturating_sub(block.len());
-        if !block.is_empty() && hidden > 0 {
+        if hidden > 0 {
             total.push_str(&format!(" (and {hidden} more in flight)"));
         }
         block.push(cut(&total, canvas.columns));
@@ -133,7 +134,7 @@ mod tests {
         insta::assert_snapshot!(block.join("\n"), @r"
         /pub/releases/2026/linux-image-1.iso  ██████░░░░░░   50 %   512 MiB  48.0 MiB/s
         …es/2026/linux-image-2.iso  retrying in 2 s (1 of 5): connection reset
-        0 of 3 files, 256 MiB of 1.5 GiB, 48.0 MiB/s, 26 s left (and 1 more in flight)
+        0 of 3 files, 256 MiB of 1.5 GiB, 48.0 MiB/s, 26 s left
         ");
         let wide = Canvas { columns: 110, unicode: false, ..CANVAS };
         let block = lay_out(&mut run(start, 1), start + Duration::from_secs(5), wide);

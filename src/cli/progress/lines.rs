@@ -43,7 +43,7 @@ pub(super) fn standing(tally: &mut Tally, now: Instant) -> String {
         text.push_str(&format!(", {}/s", bytes(rate)));
     }
     if let Some(left) = tally.time_left(now) {
-        text.push_str(&format!(", {} left", format::whole(left)));
+        text.push_str(&format!(", {} left", format::whole(left.max(Duration::from_secs(1)))));
     }
     text
 }
@@ -57,7 +57,8 @@ pub(super) fn summary(tally: &Tally, now: Instant) -> String {
         let time = in_time(tally.transferred, now.duration_since(tally.started));
         parts.push(format!("{}, {} {time}", files(tally.done), bytes(tally.bytes)));
     } else {
-        parts.push(if tally.failed > 0 { "nothing copied" } else { "nothing to do" }.to_owned());
+        let wanted = tally.failed + tally.interrupted > 0;
+        parts.push(if wanted { "nothing copied" } else { "nothing to do" }.to_owned());
     }
     match (tally.resumed, tally.resumed_from) {
         (1, Some(offset)) if tally.done == 1 => parts.push(format!("resumed at {}", bytes(offset))),
@@ -72,7 +73,7 @@ pub(super) fn summary(tally: &Tally, now: Instant) -> String {
         (0, overlap) => parts.push(format!("{overlap} verified by overlap")),
         (digest, overlap) => parts.push(format!("{digest} verified by digest, {overlap} by overlap")),
     }
-    for (number, what) in [(tally.skipped, "skipped"), (tally.failed, "failed")] {
+    for (number, what) in [(tally.skipped, "skipped"), (tally.failed, "failed"), (tally.interrupted, "interrupted")] {
         if number > 0 {
             parts.push(format!("{number} {what}"));
         }
@@ -100,8 +101,8 @@ pub(super) struct Throttle {
 }
 
 impl Throttle {
-    const MOST: f64 = 20.0;
-    const EACH_SECOND: f64 = 4.0;
+    const MOST: f64 = 10.0;
+    const EACH_SECOND: f64 = 2.0;
 
     pub(super) fn new(now: Instant) -> Self {
         Self { left: Self::MOST, filled: now }
@@ -159,7 +160,7 @@ mod tests {
         let start = Instant::now();
         let mut throttle = Throttle::new(start);
         let lines = |throttle: &mut Throttle, now| (0..1000).filter(|_| throttle.allows(now)).count();
-        assert_eq!(lines(&mut throttle, start), 20);
-        assert_eq!(lines(&mut throttle, start + Duration::from_secs(2)), 8);
+        assert_eq!(lines(&mut throttle, start), 10);
+        assert_eq!(lines(&mut throttle, start + Duration::from_secs(2)), 4);
     }
 }

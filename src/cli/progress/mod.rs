@@ -1,7 +1,6 @@
 //! What happens to transfers, shown as they go: bars, lines or JSON on standard error, results as JSON on standard
 //! output.
 
-use std::io::{self, IsTerminal};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -12,7 +11,7 @@ use haul::transfer::{Event, Observer, Outcome, Status};
 use super::context::Context;
 use super::format::path_of;
 use super::json::{ErrorObject, FileEvent, FlightEvent, SummaryEvent, line, milliseconds};
-use super::stdout::columns;
+use super::terminal;
 
 mod bars;
 mod block;
@@ -129,9 +128,8 @@ impl Progress {
         let mut state = self.state();
         match self.view {
             View::Bars => {
-                let size = rustix::termios::tcgetwinsize(io::stderr()).ok();
-                let rows = size.map_or(24, |size| size.ws_row.into());
-                let canvas = Canvas { columns: columns(size), rows, unicode: is_utf8(), retries: self.retries };
+                let (columns, rows) = terminal::size();
+                let canvas = Canvas { columns, rows, unicode: terminal::is_utf8(), retries: self.retries };
                 let lines = block::lay_out(&mut state.tally, now, canvas);
                 drop(state);
                 self.context.screen.draw(&lines);
@@ -253,23 +251,12 @@ impl Observer for Progress {
 }
 
 fn choose(view: View, results: bool, quiet: bool) -> View {
-    // What can't be redrawn gets lines.
-    let can_draw = io::stderr().is_terminal() && std::env::var_os("TERM").is_some_and(|term| term != "dumb");
     match view {
         _ if quiet => View::Nothing,
-        View::Auto | View::Bars if can_draw => View::Bars,
+        View::Auto | View::Bars if terminal::can_draw() => View::Bars,
         // Each file is told on standard output already.
         View::Auto if results => View::Nothing,
         View::Auto | View::Bars => View::Lines,
         other => other,
     }
-}
-
-/// Returns whether the terminal shows more than ASCII.
-fn is_utf8() -> bool {
-    let set = ["LC_ALL", "LC_CTYPE", "LANG"].iter().filter_map(std::env::var_os).find(|value| !value.is_empty());
-    set.is_some_and(|value| {
-        let value = value.to_string_lossy().to_ascii_lowercase();
-        value.contains("utf-8") || value.contains("utf8")
-    })
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use haul::ErrorKind;
 use haul::transfer::{Event, Outcome, Status, Verified};
 
 use crate::cli::format::path_of;
@@ -26,6 +27,7 @@ pub(crate) struct Tally {
     pub(crate) planned: u64,
     pub(crate) skipped: u64,
     pub(crate) failed: u64,
+    pub(crate) interrupted: u64,
     /// Of those done: their bytes, how many went on from an earlier run or attempt, and how they were proven.
     pub(crate) bytes: u64,
     pub(crate) resumed: u64,
@@ -78,6 +80,7 @@ impl Tally {
             planned: 0,
             skipped: 0,
             failed: 0,
+            interrupted: 0,
             bytes: 0,
             resumed: 0,
             resumed_from: None,
@@ -160,13 +163,14 @@ impl Tally {
                 self.bytes += outcome.bytes.unwrap_or(0);
             }
             Status::Skipped(_) => self.skipped += 1,
+            Status::Failed(ref error) if error.kind() == ErrorKind::Cancelled => self.interrupted += 1,
             Status::Failed(_) => self.failed += 1,
         }
     }
 
     /// Returns how many files are through.
     pub(crate) fn settled(&self) -> u64 {
-        self.done + self.planned + self.skipped + self.failed
+        self.done + self.planned + self.skipped + self.failed + self.interrupted
     }
 
     /// Returns how many bytes of those found are through or at the destination.
@@ -223,7 +227,6 @@ impl Rate {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use haul::ErrorKind;
 
     fn outcome(id: u64, status: Status, bytes: u64) -> Event {
         Event::Finished(Outcome {
