@@ -351,6 +351,7 @@ pub(super) fn failure(error: russh::Error) -> Error {
         E::ChannelOpenFailure(why) => {
             Error::new(ErrorKind::TooManyConnections, format!("the server opens no further channel ({why:?})"))
         }
+        E::NoAuthMethod => Error::new(ErrorKind::AuthFailed, "the server offers no way to log in"),
         E::UnknownKey | E::WrongServerSig => Error::new(ErrorKind::HostKey, text),
         _ => Error::new(ErrorKind::Protocol, text),
     }

@@ -38,8 +38,9 @@ impl RusshLogin {
     }
 
     fn refusal(&self, methods: &MethodSet, partial: bool) -> Result<Outcome> {
-        if methods.is_empty() && self.handle.is_closed() {
-            let reason = self.shared.reason();
+        // A server that offers nothing more has ended the login, but not the connection; that is no failure to report.
+        let reason = self.shared.reason();
+        if methods.is_empty() && self.handle.is_closed() && reason.kind() != ErrorKind::AuthFailed {
             return Err(Error::new(ErrorKind::AuthFailed, format!("login: {}", reason.chain()))
                 .with_hint("where the server counts too many tries, name the right key with --identity"));
         }

@@ -1,0 +1,178 @@
+//! Passwords, questions and partial success, on every SSH engine, against a server that only knows how to log in.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod door;
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use door::{Door, Rule};
+use haul::transport::ssh::{LoginCache, connect, use_askpass_program};
+use haul::transport::{ConnectOptions, HostKeyPolicy, Prompt, Secret, SshEngine};
+use haul::{Error, ErrorKind};
+
+const ENGINES: [SshEngine; 3] = [SshEngine::Russh, SshEngine::Libssh2, SshEngine::Openssh];
+const PASSWORD: &str = "correct horse";
+
+/// A person who gives the answers in turn and then has no more.
+#[derive(Debug, Default)]
+struct Person {
+    answers: Mutex<Vec<&'static str>>,
+    questions: Mutex<Vec<String>>,
+}
+
+impl Person {
+    fn who_answers(answers: &[&'static str]) -> Arc<Self> {
+        let answers = Mutex::new(answers.iter().rev().copied().collect());
+        Arc::new(Self { answers, questions: Mutex::default() })
+    }
+
+    fn asked(&self) -> Vec<String> {
+        self.questions.lock().unwrap().clone()
+    }
+
+    fn next(&self, question: &str) -> Option<String> {
+        self.questions.lock().unwrap().push(question.into());
+        self.answers.lock().unwrap().pop().map(str::to_owned)
+    }
+}
+
+impl Prompt for Person {
+    fn secret(&self, question: &str) -> Option<Secret> {
+        self.next(question).map(Secret::new)
+    }
+
+    fn line(&self, question: &str) -> Option<String> {
+        self.next(question)
+    }
+
+    fn confirm(&self, _: &str) -> Option<bool> {
+        None
+    }
+
+    fn notice(&self, _: &str) {}
+}
+
+fn options(door: &Door, engine: SshEngine, person: &Arc<Person>, password: Option<&str>) -> ConnectOptions {
+    use_askpass_program(env!("CARGO_BIN_EXE_haul").into());
+    ConnectOptions {
+        timeout: Duration::from_secs(10),
+        password: password.map(Secret::new),
+        prompt: Arc::clone(person) as Arc<dyn Prompt>,
+        identities: vec![door.path("key")],
+        agent: None,
+        known_hosts: Some(door.path("known_hosts")),
+        host_key: HostKeyPolicy::Strict,
+        ssh_engine: engine,
+        ..ConnectOptions::default()
+    }
+}
+
+async fn enter(door: &Door, options: &ConnectOptions) -> Result<(), Error> {
+    connect(&door.endpoint(), options, &LoginCache::default()).await.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_that_is_known_needs_no_question() {
+    let door = Door::open(Rule::Password).await;
+    for engine in ENGINES {
+        let person = Person::who_answers(&[]);
+        enter(&door, &options(&door, engine, &person, Some(PASSWORD))).await.unwrap();
+        assert!(person.asked().is_empty(), "{engine:?}: {:?}", person.asked());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_password_is_refused_and_never_shown() {
+    let door = Door::open(Rule::Password).await;
+    for engine in ENGINES {
+        let person = Person::who_answers(&[]);
+        let error = enter(&door, &options(&door, engine, &person, Some("hunter2"))).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AuthFailed, "{engine:?}: {}", error.chain());
+        assert!(error.hint().is_some(), "{engine:?}");
+        assert!(!format!("{error:?} {}", error.chain()).contains("hunter2"), "{engine:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_is_asked_once_for_all_connections() {
+    let door = Door::open(Rule::Password).await;
+    for engine in ENGINES {
+        let person = Person::who_answers(&["wrong at first", PASSWORD]);
+        let (options, cache) = (options(&door, engine, &person, None), LoginCache::default());
+        // The second and third start while the first is still asking, as those of a pool would.
+        let endpoint = door.endpoint();
+        let all = futures_util::future::join_all((0..3).map(|_| connect(&endpoint, &options, &cache))).await;
+        assert!(all.iter().all(Result::is_ok), "{engine:?}: {all:?}");
+        assert_eq!(person.asked().len(), 2, "{engine:?}: {:?}", person.asked());
+        assert!(person.asked()[0].contains("me@127.0.0.1"), "{engine:?}: {:?}", person.asked());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_who_does_not_know_is_asked_three_times() {
+    let door = Door::open(Rule::Password).await;
+    for engine in ENGINES {
+        let person = Person::who_answers(&["a", "b", "c", "d", "e"]);
+        let error = enter(&door, &options(&door, engine, &person, None)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AuthFailed, "{engine:?}: {}", error.chain());
+        assert_eq!(person.asked().len(), 3, "{engine:?}: {:?}", person.asked());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_single_question_for_the_password_is_answered_with_it() {
+    let door = Door::open(Rule::Questions(&[("Password: ", PASSWORD)])).await;
+    for engine in ENGINES {
+        let person = Person::who_answers(&[]);
+        enter(&door, &options(&door, engine, &person, Some(PASSWORD))).await.unwrap();
+        assert!(person.asked().is_empty(), "{engine:?}: {:?}", person.asked());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_questions_are_asked() {
+    let door = Door::open(Rule::Questions(&[("Password: ", PASSWORD), ("Verification code: ", "123456")])).await;
+    for engine in ENGINES {
+        let person = Person::who_answers(&[PASSWORD, "123456"]);
+        enter(&door, &options(&door, engine, &person, None)).await.unwrap();
+        assert_eq!(person.asked().len(), 2, "{engine:?}: {:?}", person.asked());
+        assert!(person.asked()[1].contains("Verification code"), "{engine:?}: {:?}", person.asked());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_question_that_nobody_answers_ends_the_login() {
+    let door = Door::open(Rule::Questions(&[("Verification code: ", "123456")])).await;
+    for engine in ENGINES {
+        let person = Person::who_answers(&[]);
+        let error = enter(&door, &options(&door, engine, &person, Some(PASSWORD))).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AuthFailed, "{engine:?}: {}", error.chain());
+        assert!(!door.saw(PASSWORD), "{engine:?}: the password was sent in place of a code");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_and_then_a_password() {
+    let door = Door::open(Rule::KeyThenPassword).await;
+    for engine in ENGINES {
+        let person = Person::who_answers(&[]);
+        enter(&door, &options(&door, engine, &person, Some(PASSWORD))).await.unwrap();
+        let error = enter(&door, &options(&door, engine, &person, None)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AuthFailed, "{engine:?}: {}", error.chain());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_name_is_no_option_of_ssh() {
+    let door = Door::open(Rule::Password).await;
+    let person = Person::who_answers(&[]);
+    let mark = door.path("owned");
+    let mut endpoint = door.endpoint();
+    endpoint.user = Some(format!("-oProxyCommand=touch {}", mark.display()));
+    let options = options(&door, SshEngine::Openssh, &person, Some(PASSWORD));
+    let error = connect(&endpoint, &options, &LoginCache::default()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Usage, "{}", error.chain());
+    assert!(!mark.exists());
+}
