@@ -2,6 +2,8 @@
 //!
 //! A client that isn't installed skips its test, loudly; `HAUL_TEST_NO_SKIP=1` makes that a failure.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+
 #[path = "serve/clients.rs"]
 mod clients;
 #[path = "serve/ftp.rs"]
@@ -10,3 +12,5 @@ mod ftp;
 mod raw;
 #[path = "serve/scene.rs"]
 mod scene;
+#[path = "serve/sftp.rs"]
+mod sftp;

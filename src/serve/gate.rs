@@ -60,6 +60,11 @@ impl Gate {
         self.password.is_some()
     }
 
+    /// Returns whether keys are any use here.
+    pub(crate) fn takes_keys(&self) -> bool {
+        !self.keys.is_empty()
+    }
+
     /// Returns whether this is the user, and this a key of theirs; that they hold it is for the caller to check.
     pub(crate) fn knows_key(&self, user: &[u8], key: &PublicKey) -> bool {
         same(user, self.user.as_bytes()) && self.keys.iter().any(|known| known.key_data() == key.key_data())

@@ -12,12 +12,14 @@ use tokio_util::sync::CancellationToken;
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::Secret;
 
+mod cut;
 mod digest;
 mod ftp;
 mod gate;
 mod identity;
 mod long_name;
 mod root;
+mod sftp;
 
 pub use ftp::FtpTls;
 pub use identity::{Identity, TlsVersions, random_password};
@@ -158,19 +160,22 @@ impl Drop for Server {
 #[derive(Clone)]
 enum Service {
     Ftp(Arc<ftp::Site>),
+    Sftp(Arc<sftp::Site>),
 }
 
 impl Service {
     fn new(options: &Options, root: Root, gate: Arc<Gate>, address: IpAddr) -> Result<(Self, Identity)> {
         match options.protocol {
-            Protocol::Sftp => Err(Error::new(ErrorKind::Unsupported, "serving SFTP is not built in yet")),
+            Protocol::Sftp => {
+                let (key, identity) = identity::host_key(&options.state)?;
+                Ok((Self::Sftp(Arc::new(sftp::Site::new(root, gate, key, options.idle_timeout))), identity))
+            }
             Protocol::Ftp(mode) => {
-                let (tls, identity) = match mode {
-                    FtpTls::Off => (None, Identity::None),
-                    _ => {
-                        let (config, identity) = identity::tls(&options.state, address, options.tls_versions)?;
-                        (Some(config), identity)
-                    }
+                let (tls, identity) = if mode == FtpTls::Off {
+                    (None, Identity::None)
+                } else {
+                    let (config, identity) = identity::tls(&options.state, address, options.tls_versions)?;
+                    (Some(config), identity)
                 };
                 let (access, idle) = (options.access, options.idle_timeout);
                 Ok((Self::Ftp(Arc::new(ftp::Site::new(root, access, gate, tls, mode, idle))), identity))
@@ -181,12 +186,15 @@ impl Service {
     async fn serve(self, stream: TcpStream, peer: SocketAddr) {
         match self {
             Self::Ftp(site) => ftp::serve(site, stream, peer).await,
+            Self::Sftp(site) => sftp::serve(site, stream, peer).await,
         }
     }
 
     async fn turn_away(self, stream: TcpStream) {
         match self {
             Self::Ftp(_) => ftp::turn_away(stream).await,
+            // SSH has no words for it before the key exchange; sshd just closes, too.
+            Self::Sftp(_) => drop(stream),
         }
     }
 }

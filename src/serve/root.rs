@@ -238,10 +238,10 @@ impl Root {
     /// Fails where clients may not write, and for the folder itself, which must stay.
     fn changeable(&self, path: &RemotePath) -> io::Result<()> {
         self.writable()?;
-        match path.is_root() {
-            true => Err(io::Error::new(io::ErrorKind::PermissionDenied, "the served folder itself must stay")),
-            false => Ok(()),
+        if path.is_root() {
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, "the served folder itself must stay"));
         }
+        Ok(())
     }
 
     /// Opens the directory that holds a name, for calls that act on the name itself.

@@ -1,6 +1,7 @@
 //! How each client is called.
 
 use std::ffi::{OsStr, OsString};
+use std::fmt::Write as _;
 use std::os::unix::ffi::OsStrExt;
 use std::process::Command;
 
@@ -9,7 +10,7 @@ use haul::serve::FtpTls;
 use crate::scene::{PASSWORD, Scene, USER};
 
 /// An lftp session that runs the given commands and stops at the first that fails.
-pub fn lftp(scene: &Scene, tls: FtpTls, commands: &[u8]) -> Command {
+pub(crate) fn lftp(scene: &Scene, tls: FtpTls, commands: &[u8]) -> Command {
     let scheme = if tls == FtpTls::Implicit { "ftps" } else { "ftp" };
     let mut script = format!(
         "set cmd:fail-exit yes; set net:max-retries 1; set net:timeout 20; set ftp:ssl-allow {}; set ftp:ssl-force {}; \
@@ -18,9 +19,10 @@ pub fn lftp(scene: &Scene, tls: FtpTls, commands: &[u8]) -> Command {
         tls != FtpTls::Off,
     );
     if tls != FtpTls::Off {
-        script += &format!("set ssl:ca-file {}; ", scene.certificate().display());
+        let _ = write!(script, "set ssl:ca-file {}; ", scene.certificate().display());
     }
-    script += &format!("open -u {USER},\"{}\" {scheme}://127.0.0.1:{}; ", PASSWORD.replace('"', "\\\""), scene.port());
+    let _ =
+        write!(script, "open -u {USER},\"{}\" {scheme}://127.0.0.1:{}; ", PASSWORD.replace('"', "\\\""), scene.port());
     let script = [script.as_bytes(), commands].concat();
     let mut command = Command::new("lftp");
     command.args(["--norc", "-c"]).arg(OsStr::from_bytes(&script)).current_dir(scene.local.path());
@@ -29,7 +31,7 @@ pub fn lftp(scene: &Scene, tls: FtpTls, commands: &[u8]) -> Command {
 }
 
 /// Writes a name for lftp: in quotes.
-pub fn quoted(name: &[u8]) -> Vec<u8> {
+pub(crate) fn quoted(name: &[u8]) -> Vec<u8> {
     let mut out = vec![b'"'];
     for &byte in name {
         if matches!(byte, b'"' | b'\\') {
@@ -42,7 +44,7 @@ pub fn quoted(name: &[u8]) -> Vec<u8> {
 }
 
 /// A curl call on a path.
-pub fn curl(scene: &Scene, tls: FtpTls, path: &[u8]) -> Command {
+pub(crate) fn curl(scene: &Scene, tls: FtpTls, path: &[u8]) -> Command {
     let scheme = if tls == FtpTls::Implicit { "ftps" } else { "ftp" };
     let mut command = Command::new("curl");
     command.args(["-sS", "--max-time", "60", "--globoff", "-q", "--user"]).arg(format!("{USER}:{PASSWORD}"));
@@ -59,6 +61,6 @@ pub fn curl(scene: &Scene, tls: FtpTls, path: &[u8]) -> Command {
 }
 
 /// Puts text and paths together into one argument.
-pub fn joined(parts: &[&[u8]]) -> OsString {
+pub(crate) fn joined(parts: &[&[u8]]) -> OsString {
     OsStr::from_bytes(&parts.concat()).to_owned()
 }

@@ -197,8 +197,9 @@ pub(super) fn reply_of(error: &io::Error) -> (u16, String) {
     let code = match error.kind() {
         Kind::StorageFull | Kind::QuotaExceeded | Kind::FileTooLarge => 452,
         Kind::InvalidFilename => 553,
-        Kind::TimedOut => 426,
-        Kind::ConnectionReset | Kind::BrokenPipe | Kind::ConnectionAborted | Kind::UnexpectedEof => 426,
+        Kind::TimedOut | Kind::ConnectionReset | Kind::BrokenPipe | Kind::ConnectionAborted | Kind::UnexpectedEof => {
+            426
+        }
         _ => 550,
     };
     let text = match error.kind() {

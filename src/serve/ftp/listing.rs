@@ -31,12 +31,12 @@ impl Facts {
 
     /// Returns the names of those wanted, each with a semicolon.
     pub(super) fn names(self) -> String {
-        FACTS.iter().zip(self.0).filter(|(_, on)| *on).map(|(name, _)| format!("{name};")).collect()
+        FACTS.iter().zip(self.0).filter(|(_, on)| *on).flat_map(|(name, _)| [*name, ";"]).collect()
     }
 
     /// Returns what FEAT says: all names, those wanted with an asterisk.
     pub(super) fn feature(self) -> String {
-        FACTS.iter().zip(self.0).map(|(name, on)| format!("{name}{};", if on { "*" } else { "" })).collect()
+        FACTS.iter().zip(self.0).flat_map(|(name, on)| [*name, if on { "*;" } else { ";" }]).collect()
     }
 }
 

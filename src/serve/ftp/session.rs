@@ -26,6 +26,7 @@ pub(super) enum Flow {
 }
 
 /// The state of one control connection.
+#[allow(clippy::struct_excessive_bools)] // the settings of RFC 959 and 4217 are independent of each other
 pub(super) struct Session {
     pub(super) site: Arc<Site>,
     pub(super) control: Control,

@@ -1,7 +1,7 @@
 //! The commands that need a data connection.
 
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::TcpStream;
 use std::time::{Duration, SystemTime};
 
 use tokio::io::AsyncReadExt;
@@ -14,6 +14,7 @@ use super::data::{Channel, FromNetwork, Plan, ToNetwork};
 use super::files::reply_of;
 use super::listing::{Form, entry_line, write_directory};
 use super::session::{Flow, Session};
+use crate::serve::cut::CutOnDrop;
 use crate::serve::root::{Item, Root, WriteFlags, kind_of};
 use crate::transport::{FileKind, RemotePath};
 
@@ -82,9 +83,10 @@ impl Session {
             }
             file.seek(SeekFrom::Start(start))?;
             Ok(Box::new(move |mut channel: Channel| {
-                let sent = match ascii {
-                    true => channel.send(&mut ToNetwork::new(file))?,
-                    false => channel.send_file(&mut file, end.saturating_sub(start))?,
+                let sent = if ascii {
+                    channel.send(&mut ToNetwork::new(file))?
+                } else {
+                    channel.send_file(&mut file, end.saturating_sub(start))?
                 };
                 Ok((sent, channel.finish()?))
             }) as Job)
@@ -191,8 +193,8 @@ async fn run(
         stream = open => stream.map_err(Failed::Open)?,
         () = stop.cancelled() => return Err(Failed::Open(io::ErrorKind::Interrupted.into())),
     };
-    // Shut down, the socket lets the blocked thread go; also when this future is dropped half-way.
-    let mut guard = ShutDown(Some(stream.try_clone().map_err(Failed::Open)?));
+    // Cut, the socket lets the blocked thread go; also when this future is dropped half-way.
+    let cut = CutOnDrop::of(&stream).map_err(Failed::Open)?;
     let mut moving = spawn_blocking(move || {
         let channel = Channel::new(stream, tls).map_err(Failed::Open)?;
         job(channel).map_err(Failed::Move)
@@ -200,25 +202,16 @@ async fn run(
     let result = tokio::select! {
         result = &mut moving => result,
         () = stop.cancelled() => {
-            drop(guard.0.take().map(|stream| stream.shutdown(Shutdown::Both)));
-            moving.await
+            drop(cut);
+            return Ok(moving.await.map_err(|e| Failed::Move(io::Error::other(e)))??.0);
         }
     };
     let (bytes, rest) = result.map_err(|e| Failed::Move(io::Error::other(e)))??;
     if let Some(stream) = rest {
-        guard.0 = None;
+        cut.spare();
         tokio::spawn(linger(stream));
     }
     Ok(bytes)
-}
-
-/// Shuts a connection down when dropped.
-struct ShutDown(Option<TcpStream>);
-
-impl Drop for ShutDown {
-    fn drop(&mut self) {
-        let _ = self.0.as_ref().map(|stream| stream.shutdown(Shutdown::Both));
-    }
 }
 
 /// Waits a little for the peer's own goodbye: closing before it came would reset the connection under its last bytes.

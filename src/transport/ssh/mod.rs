@@ -30,6 +30,7 @@ mod tcp;
 
 pub use askpass::{askpass_main, use_askpass_program};
 pub use auth::LoginCache;
+pub(crate) use russh_config::ciphers;
 
 /// The most standard output that [`Session::exec`] returns.
 const EXEC_OUTPUT: usize = 1 << 20;

@@ -37,7 +37,7 @@ pub(super) fn config(known: &KnownHosts, timeout: Duration) -> client::Config {
 }
 
 /// AES-GCM is by far the fastest where the processor has AES instructions, and slow elsewhere.
-fn ciphers() -> &'static [cipher::Name] {
+pub(crate) fn ciphers() -> &'static [cipher::Name] {
     const AES_FIRST: &[cipher::Name] = &[
         cipher::AES_128_GCM,
         cipher::AES_256_GCM,
