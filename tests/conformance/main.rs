@@ -123,6 +123,7 @@ suite! {
     embedded_ftps EMBEDDED_FTPS
     openssh_russh OPENSSH_RUSSH
     openssh_libssh2 OPENSSH_LIBSSH2
+    openssh_openssh OPENSSH_OPENSSH
     proftpd_sftp PROFTPD_SFTP
     vsftpd VSFTPD
     vsftpd_tls12 VSFTPD_TLS12
