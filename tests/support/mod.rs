@@ -4,5 +4,6 @@
 #![allow(dead_code, unreachable_pub, missing_docs)]
 
 pub mod data;
+pub mod fault;
 pub mod lab;
 pub mod target;
