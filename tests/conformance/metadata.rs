@@ -106,12 +106,8 @@ pub(crate) async fn digests(place: Place) {
     let path = place.path("file");
     let offered = place.transport.capabilities().digests;
     for algorithm in offered.iter().copied() {
-        let found = place.transport.digest(&path, algorithm, ReadRange::ALL).await;
-        if !place.facts.runs_commands {
-            assert_kind(found, ErrorKind::Unsupported, "a digest by a command");
-            continue;
-        }
-        assert_eq!(found.unwrap(), digest(algorithm, &contents), "{algorithm:?}");
+        let found = place.transport.digest(&path, algorithm, ReadRange::ALL).await.unwrap();
+        assert_eq!(found, digest(algorithm, &contents), "{algorithm:?}");
         match place.transport.digest(&path, algorithm, ReadRange::between(1_000, 200_001)).await {
             Ok(found) => assert_eq!(found, digest(algorithm, &contents[1_000..200_001]), "a range's {algorithm:?}"),
             Err(error) => assert_eq!(error.kind(), ErrorKind::Unsupported, "a range: {}", error.chain()),

@@ -37,12 +37,8 @@ pub struct Facts {
     pub line_feed_in_names: bool,
     /// Bytes that are not UTF-8 can be part of a name; else the server makes a file of another name, and says nothing.
     pub raw_names: bool,
-    /// The digests that it offers are by commands, which it then turns out not to run.
-    pub runs_commands: bool,
     /// READLINK and LSTAT show a link as it was made; else the server resolves it first. Listings always show links.
     pub links_as_made: bool,
-    /// The server says why a file can't be opened; else "permission denied" for whatever it is.
-    pub says_why: bool,
     /// Names that the server refuses.
     pub refused_names: &'static [&'static str],
     /// Names that the server takes for others, and says nothing.
@@ -64,9 +60,7 @@ impl Facts {
         digests: false,
         line_feed_in_names: true,
         raw_names: true,
-        runs_commands: true,
         links_as_made: true,
-        says_why: true,
         refused_names: &[],
         mistaken_names: &[],
         refused_directories: &[],
@@ -86,7 +80,7 @@ impl Facts {
         ..Self::LOCAL
     };
     const EMBEDDED_FTP: Self = Self { digests: true, ..Self::FTP };
-    const PROFTPD_SFTP: Self = Self { runs_commands: false, links_as_made: false, says_why: false, ..Self::OPENSSH };
+    const PROFTPD_SFTP: Self = Self { links_as_made: false, ..Self::OPENSSH };
     /// Its MKD refuses `*` in a name.
     const PROFTPD: Self = Self { refused_directories: &["star*question?"], ..Self::FTP };
     /// It cuts spaces off the end of a command and makes tabs to spaces, whatever they belong to.
