@@ -302,12 +302,17 @@ impl Login {
             prompt: Arc::clone(&self.prompt),
             password: Mutex::new(self.known.take()),
             asked_password: Mutex::new(None),
+            person_asked: AtomicBool::new(false),
             gave_up: AtomicBool::new(false),
         });
         self.tried.push("keyboard-interactive".into());
         let outcome = engine.questions(&answers).await?;
         if answers.gave_up() {
             return Ok(None);
+        }
+        if !answers.person_asked.load(Ordering::Acquire) {
+            // The same again would end the same.
+            self.question_rounds = PASSWORD_TRIES;
         }
         if !matches!(outcome, Outcome::Refused { partial: false, .. })
             && let Some(password) = lock(&answers.asked_password).take()
@@ -317,7 +322,8 @@ impl Login {
         Ok(Some(outcome))
     }
 
-    fn failure(self) -> Error {
+    fn failure(mut self) -> Error {
+        self.tried.dedup();
         let tried = if self.tried.is_empty() { "nothing".into() } else { self.tried.join(", ") };
         let offered = if self.offered.is_empty() { "nothing more".into() } else { self.offered.join(", ") };
         let left = self.identities.len();
@@ -344,6 +350,7 @@ pub(super) struct Answers {
     prompt: Arc<dyn Prompt>,
     password: Mutex<Option<Secret>>,
     asked_password: Mutex<Option<Secret>>,
+    person_asked: AtomicBool,
     gave_up: AtomicBool,
 }
 
@@ -371,6 +378,7 @@ impl Answers {
         if is_password && let Some(password) = lock(&self.password).take() {
             return Some(password);
         }
+        self.person_asked.store(true, Ordering::Release);
         let question = format!("({}) {} ", self.who, escape(text.trim().as_bytes()));
         if echo {
             return self.prompt.line(&question).map(Secret::new);
