@@ -247,7 +247,7 @@ impl Connection {
         let unreachable = self.dialled.failed.swap(false, Ordering::Relaxed);
         self.broken |= !unreachable;
         match error {
-            FtpError::ConnectionError(e) if e.get_ref().is_some_and(|inner| inner.is::<ReplyTooLarge>()) => {
+            FtpError::ConnectionError(e) if e.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<ReplyTooLarge>) => {
                 Error::new(ErrorKind::Protocol, "the server's reply has no end")
             }
             FtpError::ConnectionError(e) if unreachable => Error::io("open a data connection", e),
