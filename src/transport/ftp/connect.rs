@@ -167,7 +167,7 @@ impl Login {
         dialogue.login(&self.user, &password).await?;
         self.prepare(&mut dialogue, &greeting).await?;
         let telnet = self.server().is_some_and(|server| server.telnet);
-        Connection::adopt(dialogue.into_wire()?, tls, telnet, Arc::clone(self)).await
+        Connection::new(dialogue.into_wire()?, tls, telnet, Arc::clone(self)).await
     }
 
     fn wants_upgrade(&self) -> bool {

@@ -1,26 +1,20 @@
 //! One control connection, logged in, in suppaftp's hands: commands, and data connections for transfers.
 
-use std::io::Write;
-use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use futures_util::FutureExt;
 use rustix::net::RecvFlags;
-use suppaftp::tokio::{AsyncTlsConnector, ImplAsyncFtpStream, TransferStream};
+use suppaftp::tokio::{ImplAsyncFtpStream, TransferStream};
 use suppaftp::types::ReplyTooLarge;
 use suppaftp::{Encoding, FtpError, FtpResult, Mode, Status};
-use tokio::net::TcpStream;
 
+use super::adopt::{Bytes, Dialled, adopt};
 use super::connect::Login;
-use super::dial::dial;
 use super::reply::Reply;
 use super::tls::{LoginTls, Sessions};
-use super::wire::{Stream, Transcript, Wire};
+use super::wire::{Transcript, Wire};
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::RemotePath;
 use crate::transport::pool::Pooled;
@@ -38,13 +32,6 @@ pub(super) struct Connection {
     sessions: Option<Arc<Sessions>>,
     broken: bool,
     dialled: Arc<Dialled>,
-}
-
-/// What became of the last attempt to open a data connection.
-#[derive(Default)]
-struct Dialled {
-    reached: AtomicBool,
-    failed: AtomicBool,
 }
 
 /// What a data connection is for.
@@ -66,19 +53,12 @@ pub(super) enum Transfer {
 
 impl Connection {
     /// Hands a connection that is logged in to suppaftp.
-    ///
-    /// suppaftp's client can only be made from a fresh TCP connection that greets, and is given a stream of ours only
-    /// when it upgrades that to TLS. So it sees a greeting and an `AUTH` over a socket pair, and its connector then
-    /// hands it the real connection, plain or not.
-    pub(super) async fn adopt(wire: Wire, tls: Option<LoginTls>, telnet: bool, login: Arc<Login>) -> Result<Self> {
+    pub(super) async fn new(wire: Wire, tls: Option<LoginTls>, telnet: bool, login: Arc<Login>) -> Result<Self> {
         let transcript = Transcript::default();
         let dialled: Arc<Dialled> = Arc::default();
-        let tls13 = wire.is_tls13();
-        let timeout = login.timeout();
-        let sessions = tls.as_ref().map(LoginTls::sessions);
+        let (tls13, sessions) = (wire.is_tls13(), tls.as_ref().map(LoginTls::sessions));
         let wire = wire.adopted(telnet, transcript.clone());
-        let connector = Connector { control: Mutex::new(Some(wire)), tls, timeout };
-        let client = take_over(connector, Arc::clone(&dialled), timeout)
+        let client = adopt(wire, tls, Arc::clone(&dialled), login.timeout())
             .await
             .map_err(|e| Error::new(ErrorKind::Other, "hand over the connection").with_source(e))?;
         Ok(Self { client, login, transcript, tls13, sessions, broken: false, dialled })
@@ -247,7 +227,9 @@ impl Connection {
         let unreachable = self.dialled.failed.swap(false, Ordering::Relaxed);
         self.broken |= !unreachable;
         match error {
-            FtpError::ConnectionError(e) if e.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<ReplyTooLarge>) => {
+            FtpError::ConnectionError(e)
+                if e.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<ReplyTooLarge>) =>
+            {
                 Error::new(ErrorKind::Protocol, "the server's reply has no end")
             }
             FtpError::ConnectionError(e) if unreachable => Error::io("open a data connection", e),
@@ -294,78 +276,6 @@ pub(super) fn check(path: &RemotePath) -> Result<()> {
     Ok(())
 }
 
-async fn take_over(
-    connector: Connector,
-    dialled: Arc<Dialled>,
-    timeout: Duration,
-) -> FtpResult<ImplAsyncFtpStream<Wire>> {
-    let (mut ours, theirs) = UnixStream::pair().map_err(FtpError::ConnectionError)?;
-    theirs.set_nonblocking(true).map_err(FtpError::ConnectionError)?;
-    let theirs = TcpStream::from_std(OwnedFd::from(theirs).into()).map_err(FtpError::ConnectionError)?;
-    ours.write_all(b"220 ready\r\n").map_err(FtpError::ConnectionError)?;
-    let mut client = ImplAsyncFtpStream::connect_with_stream(theirs).await?.passive_stream_builder(move |address| {
-        let dialled = Arc::clone(&dialled);
-        Box::pin(async move { open_data(address, &dialled, timeout).await })
-    });
-    client.set_encoding(Bytes).await;
-    // The address of a 227 is never used, only its port.
-    client.set_passive_nat_workaround(true);
-    ours.write_all(b"234 go ahead\r\n").map_err(FtpError::ConnectionError)?;
-    client.into_secure(connector, "").await
-}
-
-async fn open_data(address: SocketAddr, dialled: &Dialled, timeout: Duration) -> FtpResult<TcpStream> {
-    let result = dial(address, timeout).await;
-    let noted = if result.is_ok() { &dialled.reached } else { &dialled.failed };
-    noted.store(true, Ordering::Relaxed);
-    result.map_err(FtpError::ConnectionError)
-}
-
-/// Gives suppaftp its streams: first the control connection that is there already, then data connections.
-struct Connector {
-    control: Mutex<Option<Wire>>,
-    tls: Option<LoginTls>,
-    timeout: Duration,
-}
-
-#[async_trait]
-impl AsyncTlsConnector for Connector {
-    type Stream = Wire;
-
-    async fn connect(&self, _: &str, tcp: TcpStream) -> FtpResult<Wire> {
-        let control = self.control.lock().unwrap_or_else(PoisonError::into_inner).take();
-        match (control, &self.tls) {
-            (Some(control), _) => Ok(control),
-            (None, None) => Ok(Wire::new(Stream::Plain(tcp), self.timeout)),
-            (None, Some(tls)) => tls.connect(tcp).await.map_err(|e| match e.kind() {
-                ErrorKind::Timeout => FtpError::ConnectionError(std::io::ErrorKind::TimedOut.into()),
-                _ => FtpError::SecureError(e.chain()),
-            }),
-        }
-    }
-}
-
-impl std::fmt::Debug for Connector {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Connector")
-    }
-}
-
-/// Carries bytes through suppaftp's strings without loss: each byte is the character of that number.
-#[derive(Debug, Clone, Copy)]
-struct Bytes;
-
-impl Encoding for Bytes {
-    fn decode(&self, bytes: &[u8]) -> String {
-        bytes.iter().map(|&byte| char::from(byte)).collect()
-    }
-
-    fn encode(&self, text: &str) -> std::io::Result<Vec<u8>> {
-        let byte = |c: char| u8::try_from(u32::from(c)).map_err(|_| std::io::ErrorKind::InvalidInput.into());
-        text.chars().map(byte).collect()
-    }
-}
-
 fn too_far(_: std::num::TryFromIntError) -> FtpError {
     FtpError::ConnectionError(std::io::Error::new(
         std::io::ErrorKind::Unsupported,
@@ -393,13 +303,6 @@ fn last_reply(said: &[u8]) -> &[u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_pass_through_suppaftp_unchanged() {
-        let all: Vec<u8> = (0..=255).collect();
-        assert_eq!(Bytes.encode(&Bytes.decode(&all)).unwrap(), all);
-        assert!(Bytes.encode("日").is_err());
-    }
 
     #[test]
     fn the_last_reply_is_the_verdict() {

@@ -18,6 +18,7 @@ use crate::transport::{
     RemotePath, Replace, SetMetadata, Transport, WriteMode, WriteStream,
 };
 
+mod adopt;
 mod connect;
 mod connection;
 mod dial;
