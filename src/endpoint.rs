@@ -135,9 +135,8 @@ impl Endpoint {
         let rest = std::str::from_utf8(rest)
             .map_err(|_| usage("the URL is not UTF-8").with_hint("write bytes that aren't UTF-8 as %XX in a URL"))?;
         if let Some(position) = bad_percent(rest) {
-            return Err(usage("a % that isn't followed by two hex digits")
-                .at(format!("character {position} behind ://"))
-                .with_hint("write a literal percent sign as %25"));
+            let text = format!("character {position} behind :// is a % that isn't followed by two hex digits");
+            return Err(usage(&text).with_hint("write a literal percent sign as %25"));
         }
         let slash = rest.find('/').unwrap_or(rest.len());
         let (authority, path) = rest.split_at(slash);

@@ -1,5 +1,7 @@
 //! Numbers, times and names as people read them.
 
+use std::os::unix::ffi::OsStrExt;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use haul::transport::escape;
@@ -66,8 +68,20 @@ pub(crate) fn local_second(time: Timestamp) -> String {
     time.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S %:z").to_string()
 }
 
-/// Shortens what an event calls its source or destination to a path: no scheme, host or percent codes, harmless.
+/// Shortens what an event calls its source or destination to a path: no scheme, host or percent codes, harmless, and
+/// from the current directory where it is in there.
 pub(crate) fn path_of(url: &str) -> String {
+    static HERE: OnceLock<String> = OnceLock::new();
+    let here = HERE.get_or_init(|| match std::env::current_dir() {
+        Ok(here) => format!("{}/", haul::endpoint::encode_path(here.as_os_str().as_bytes()).trim_end_matches('/')),
+        Err(_) => String::new(),
+    });
+    if let Some(inside) = url.strip_prefix("file://").and_then(|path| path.strip_prefix(here.as_str()))
+        && !inside.is_empty()
+        && here.len() > 1
+    {
+        return escape(&percent_decode_str(inside).collect::<Vec<u8>>());
+    }
     match url.split_once("://") {
         Some((_, rest)) => {
             let path = rest.find('/').map_or("", |slash| &rest[slash..]);
@@ -141,6 +155,9 @@ mod tests {
         assert_eq!(path_of("ftp://h//a"), "/a");
         assert_eq!(path_of("/tmp/100%41"), "/tmp/100%41");
         assert_eq!(path_of("ftp://h"), "");
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(path_of(&format!("file://{}/a%20b", here.display())), "a b");
+        assert_eq!(path_of(&format!("file://{}x", here.display())), format!("{}x", here.display()));
     }
 
     #[test]

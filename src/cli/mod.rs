@@ -1,6 +1,5 @@
 //! The command line: what the user types, and what they see. One file per command.
 
-use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +10,7 @@ use haul::Error;
 
 mod cat;
 mod context;
+mod demo;
 mod entry;
 mod format;
 mod get;
@@ -47,13 +47,18 @@ use report::{Exit, Result};
     disable_help_subcommand = true,
     override_usage = "haul [OPTIONS] COMMAND",
     after_help = "\
-URLs: sftp://user@host:port/path (/~/ is the home directory), ftp://host/path (relative to the login's directory,
-      %2F in front for the root), ftpes:// (explicit TLS), ftps:// (implicit TLS), file:// or a plain path
+URLs:
+  sftp://user@host:port/path   from the root; /~/path from the home directory
+  ftp://host/path              from the login's directory; %2F in front: from the root
+  ftpes://host/path            FTP over TLS; ftps://: with TLS from the first byte
+  file:///path or a plain path this machine
 
 haul COMMAND --help explains a command and shows examples.
 
-Exit status: 0 all done, 1 some items failed, 2 wrong usage, 3 could not connect or log in, 4 verification failed,
-             130 interrupted, 141 nobody reads standard output any more"
+Exit status:
+  0 all done                          3 could not connect or log in
+  1 some items failed                 4 verification failed
+  2 wrong usage                       130 interrupted"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -74,6 +79,7 @@ enum Command {
     Rm(rm::Rm),
     Mv(mv::Mv),
     Serve(serve::Serve),
+    Demo(demo::Demo),
 }
 
 impl Command {
@@ -88,12 +94,13 @@ impl Command {
             Self::Rm(rm) => rm.run(context).await,
             Self::Mv(mv) => mv.run(context).await,
             Self::Serve(serve) => serve.run(context).await,
+            Self::Demo(demo) => demo.run(context).await,
         }
     }
 
     /// Returns whether the command sees the cancel token itself and ends in order; the others are just dropped.
     fn stops_in_order(&self) -> bool {
-        matches!(self, Self::Get(_) | Self::Put(_) | Self::Serve(_))
+        matches!(self, Self::Get(_) | Self::Put(_) | Self::Serve(_) | Self::Demo(_))
     }
 }
 
@@ -104,7 +111,8 @@ pub(crate) fn main() -> ExitCode {
         Err(error) => return usage_error(&error),
     };
     let Some(command) = cli.command else {
-        let _ = writeln!(std::io::stdout(), "{}", Cli::command().render_help().ansi());
+        // Like any help it may be piped to a reader that leaves.
+        let _ = Cli::command().print_help();
         return ExitCode::SUCCESS;
     };
     let context = Arc::new(Context::new(&cli.output));

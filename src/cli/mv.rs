@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use clap::Args;
 use haul::plan::{self, Place};
-use haul::transport::{Durability, Follow, RemotePath, Replace};
+use haul::transport::{Durability, Entry, Follow, RemotePath, Replace};
 use haul::{Error, ErrorKind};
 
 use super::context::{Connections, Context, name_of, usage};
@@ -41,12 +41,13 @@ impl Mv {
         if let Some(other) = sources.iter().find(|source| !source.same_login(&destination)) {
             return Err(usage("is at another server or login than the destination")
                 .at(other)
-                .with_hint("haul get and haul put move between servers; haul rm removes the source then")
+                .with_hint("haul put copies between servers; haul rm then removes the source")
                 .into());
         }
         let destination = connections.place(&destination).await?;
         let target = destination.path().await?;
-        let into = destination.transport.stat(&target, Follow::Links).await.is_ok_and(|entry| entry.is_dir());
+        let found = destination.transport.stat(&target, Follow::Links).await;
+        let into = found.as_ref().is_ok_and(Entry::is_dir);
         let mut moves = Vec::new();
         for source in &sources {
             let place = Place { endpoint: source.clone(), ..destination.clone() };
@@ -56,10 +57,11 @@ impl Mv {
             }
         }
         if !into && (moves.len() > 1 || destination.endpoint.path.names_directory()) {
-            return Err(Error::new(ErrorKind::NotADirectory, "is not a directory")
-                .at(name_of(&destination.endpoint, &target))
-                .with_hint("haul mkdir makes it")
-                .into());
+            let error = match found {
+                Ok(_) => Error::new(ErrorKind::NotADirectory, "is not a directory"),
+                Err(error) => error.with_hint("haul mkdir makes the directory"),
+            };
+            return Err(error.at(name_of(&destination.endpoint, &target)).into());
         }
         for source in moves {
             if let Err(error) = self.rename(&destination, &source, &target, into).await {

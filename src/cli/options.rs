@@ -62,7 +62,7 @@ pub(crate) struct TransferArgs {
     no_resume: bool,
 
     /// How to prove what arrived
-    #[arg(long, value_name = "HOW", default_value = "auto", hide_possible_values = true, value_parser = choice(&[
+    #[arg(long, value_name = "HOW", default_value = "auto", value_parser = choice(&[
         ("auto", "Sizes; after a resume or retry also a digest or an overlap", Verify::Auto),
         ("size", "Sizes only", Verify::Size),
         ("digest", "A digest of the whole file at both ends, or failure", Verify::Digest),
@@ -91,7 +91,7 @@ pub(crate) struct TransferArgs {
 
     /// How to show progress, on standard error
     #[arg(long, value_name = "HOW", default_value = "auto", help_heading = "Output options",
-        hide_possible_values = true, value_parser = choice(&[
+        value_parser = choice(&[
         ("auto", "Bars on a terminal, lines otherwise", View::Auto),
         ("bar", "Bars", View::Bars),
         ("plain", "A line for each file", View::Lines),
@@ -144,7 +144,7 @@ pub(crate) struct ConnectArgs {
     known_hosts: Option<PathBuf>,
 
     /// What to do about an SSH host key that is not known yet
-    #[arg(long, value_name = "POLICY", default_value = "ask", hide_possible_values = true, value_parser = choice(&[
+    #[arg(long, value_name = "POLICY", default_value = "ask", value_parser = choice(&[
         ("ask", "Ask on the terminal, refuse without one", HostKeyPolicy::Ask),
         ("strict", "Refuse", HostKeyPolicy::Strict),
         ("accept-new", "Accept and write it down; a changed key is still refused", HostKeyPolicy::AcceptNew),
@@ -152,7 +152,7 @@ pub(crate) struct ConnectArgs {
     host_key: HostKeyPolicy,
 
     /// Which SSH implementation to use
-    #[arg(long, value_name = "ENGINE", default_value = "russh", hide_possible_values = true, value_parser = choice(&[
+    #[arg(long, value_name = "ENGINE", default_value = "russh", value_parser = choice(&[
         ("russh", "Built in, the fastest", SshEngine::Russh),
         ("libssh2", "Built in, for servers that the first can't talk to", SshEngine::Libssh2),
         ("openssh", "The system's ssh, with all of its configuration", SshEngine::Openssh),
@@ -160,7 +160,7 @@ pub(crate) struct ConnectArgs {
     ssh_engine: SshEngine,
 
     /// Whether ftp:// is encrypted (ftpes:// and ftps:// always are)
-    #[arg(long, value_name = "MODE", default_value = "allow", hide_possible_values = true, value_parser = choice(&[
+    #[arg(long, value_name = "MODE", default_value = "allow", value_parser = choice(&[
         ("off", "Never", TlsMode::Off),
         ("allow", "When the server offers it", TlsMode::Allow),
         ("require", "Always: fail where the server doesn't offer it", TlsMode::Require),

@@ -52,7 +52,7 @@ struct ServeFtp {
     common: ServeArgs,
 
     /// Whether connections are encrypted
-    #[arg(long, value_name = "MODE", default_value = "allow", hide_possible_values = true, value_parser = choice(&[
+    #[arg(long, value_name = "MODE", default_value = "allow", value_parser = choice(&[
         ("off", "Never", FtpTls::Off),
         ("allow", "When the client asks for it (AUTH TLS)", FtpTls::Allow),
         ("require", "Always: nobody logs in or moves a file without it", FtpTls::Require),

@@ -8,6 +8,9 @@ use crate::cli::format::{bytes, fit, percent, whole};
 
 /// A file that is through sooner never gets a bar.
 const PATIENCE: Duration = Duration::from_millis(300);
+/// Files up to this many bytes wait in line rather than move: they get a bar later.
+const SMALL: u64 = 1 << 20;
+const PATIENCE_WITH_SMALL: Duration = Duration::from_secs(2);
 /// No more bars than this, however high the terminal is.
 const MOST_BARS: usize = 16;
 
@@ -29,7 +32,10 @@ pub(super) fn lay_out(tally: &mut Tally, now: Instant, canvas: Canvas) -> Vec<St
     }
     let alone = tally.all_found && tally.found == 1;
     let room = canvas.rows.saturating_sub(3).clamp(1, MOST_BARS);
-    let slow = |flight: &Flight| now.duration_since(flight.started) >= PATIENCE;
+    let slow = |flight: &Flight| {
+        let small = flight.size.is_some_and(|size| size <= SMALL) && flight.waiting.is_none();
+        now.duration_since(flight.started) >= if small { PATIENCE_WITH_SMALL } else { PATIENCE }
+    };
     let hidden = tally.flights.values().filter(|flight| slow(flight)).count().saturating_sub(room);
     let slow = tally.flights.values_mut().filter(|flight| slow(flight)).take(room);
     let mut block: Vec<String> = slow.map(|flight| line(flight, now, canvas, alone)).collect();

@@ -83,6 +83,8 @@ pub(super) fn summary(tally: &Tally, now: Instant) -> String {
 
 fn in_time(transferred: u64, time: Duration) -> String {
     match transferred {
+        // What took no time has no rate that means anything.
+        _ if time < Duration::from_millis(100) => format!("in {}", duration(time)),
         0 => format!("in {}", duration(time)),
         _ => format!("in {} ({})", duration(time), format::rate(transferred, time)),
     }
