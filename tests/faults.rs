@@ -141,7 +141,7 @@ impl Scene {
         let entries = std::fs::read_dir(dir.parent().unwrap()).unwrap();
         let parts = entries.filter_map(|entry| {
             let entry = entry.ok()?;
-            entry.file_name().to_str()?.ends_with(".part").then(|| entry.metadata().ok())?
+            entry.path().extension().is_some_and(|e| e == "part").then(|| entry.metadata().ok())?
         });
         parts.map(|part| part.len()).sum()
     }

@@ -96,9 +96,8 @@ pub(crate) async fn missing_file(place: Place) {
     assert_kind(place.read("nothing", ReadRange::ALL).await, ErrorKind::NotFound, "a missing file");
     place.plant("file", b"x");
     let below = place.path("file").join("below").unwrap();
-    let error = match place.transport.open_read(&below, ReadRange::ALL).await {
-        Err(error) => error,
-        Ok(_) => panic!("opened a file below a file"),
+    let Err(error) = place.transport.open_read(&below, ReadRange::ALL).await else {
+        panic!("opened a file below a file");
     };
     let wanted = [ErrorKind::NotADirectory, ErrorKind::NotFound];
     assert!(wanted.contains(&error.kind()), "below a file: {:?} {}", error.kind(), error.chain());

@@ -56,6 +56,7 @@ impl Link {
             stalled: AtomicBool::new(false),
             cuts: watch::Sender::new(0),
         });
+        let inside = runtime.enter();
         let mut ports = vec![server.port];
         if server.scheme != "sftp" {
             ports.extend(server.data_ports.0..=server.data_ports.1);
@@ -64,14 +65,13 @@ impl Link {
         let (address, listeners) = (2..=33)
             .find_map(|last| {
                 let address = Ipv4Addr::new(127, 0, 0, last);
-                let listeners: Option<Vec<_>> = ports
-                    .iter()
-                    .map(|&port| runtime.block_on(listen(SocketAddr::new(address.into(), port))).ok())
-                    .collect();
+                let listeners: Option<Vec<_>> =
+                    ports.iter().map(|&port| listen(SocketAddr::new(address.into(), port)).ok()).collect();
                 Some((address, listeners?))
             })
             .expect("a free loopback address");
         let target: IpAddr = server.host.parse().expect("an address");
+        drop(inside);
         for listener in listeners {
             runtime.spawn(accept(listener, target, Arc::clone(&state)));
         }
@@ -108,7 +108,7 @@ impl Link {
     }
 }
 
-async fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     let socket = TcpSocket::new_v4()?;
     socket.set_recv_buffer_size(BUFFER)?;
     socket.set_reuseaddr(true)?;
@@ -161,7 +161,7 @@ async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, state: &State, le
         if state.stalled.load(Ordering::SeqCst) {
             std::future::pending::<()>().await;
         }
-        let before = left.fetch_sub(count as i64, Ordering::SeqCst);
+        let before = left.fetch_sub(i64::try_from(count).unwrap(), Ordering::SeqCst);
         let passing = count.min(usize::try_from(before).unwrap_or(0));
         if to.write_all(&buffer[..passing]).await.is_err() {
             break;
