@@ -459,6 +459,8 @@ fn an_interrupted_get_goes_on_where_it_was() {
         s.file("far/big", &contents);
         let child = s.command(&["get", "--limit-rate", "8M", "file://[DIR]/far/big"]).spawn().unwrap();
         wait_for_part(&s, 8 << 20);
+        // Twice, as timeout(1) does.
+        kill_process(Pid::from_child(&child), signal).unwrap();
         kill_process(Pid::from_child(&child), signal).unwrap();
         let output = child.wait_with_output().unwrap();
         assert_eq!(output.status.code(), status);
@@ -475,7 +477,7 @@ fn an_interrupted_get_goes_on_where_it_was() {
         assert!(output.status.success(), "{stderr}");
         assert!(stderr.contains("far/big: resumed at ") && stderr.contains(" of 24.0 MiB ("), "{stderr}");
         assert!(stderr.contains("1 file, 24.0 MiB in "), "{stderr}");
-        assert!(stderr.contains("s), resumed at "), "{stderr}");
+        assert!(stderr.contains(", resumed at "), "{stderr}");
         assert!(std::fs::read(s.at("work/big")).unwrap() == contents);
     }
 }

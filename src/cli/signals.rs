@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use haul::{Error, Result};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -10,6 +11,8 @@ use super::context::Context;
 use super::prompt::restore_terminal;
 use super::report::Exit;
 
+/// Signals this close together are one: `timeout` sends its own to the process and then to its group.
+const TOGETHER: Duration = Duration::from_millis(100);
 /// How long an orderly stop may take before the user is told how to hurry it.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -35,6 +38,10 @@ pub(crate) fn watch(context: &Arc<Context>) -> Result<()> {
 async fn stop(context: &Context, signals: &mut [Signal]) {
     any(signals).await;
     context.cancel.cancel();
+    tokio::time::sleep(TOGETHER).await;
+    for signal in &mut *signals {
+        let _ = signal.recv().now_or_never();
+    }
     tokio::select! {
         () = any(signals) => {}
         () = tokio::time::sleep(PATIENCE) => {

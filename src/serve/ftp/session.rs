@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::spawn_blocking;
@@ -17,6 +18,9 @@ use crate::serve::FtpTls;
 use crate::serve::gate::Verdict;
 use crate::serve::root::Root;
 use crate::transport::{Algorithm, RemotePath};
+
+/// How long a client that isn't logged in may stay silent.
+const LOGIN: Duration = Duration::from_secs(60);
 
 /// Whether the session goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,7 +93,7 @@ impl Session {
         loop {
             let line = match self.waiting.take() {
                 Some(line) => line,
-                None => match timeout(self.site.idle, self.control.next_line()).await {
+                None => match timeout(self.patience(), self.control.next_line()).await {
                     Ok(Ok(Some(line))) => line,
                     Ok(Ok(None)) => return Ok(()),
                     Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => {
@@ -107,6 +111,11 @@ impl Session {
                 return Ok(());
             }
         }
+    }
+
+    /// Returns how long the client may stay silent: not for long before it has logged in.
+    fn patience(&self) -> Duration {
+        if self.logged_in { self.site.idle } else { self.site.idle.min(LOGIN) }
     }
 
     /// Sends a reply; the session goes on.

@@ -99,8 +99,8 @@ impl Shared {
             self.marks().remove(&mark);
         }
         self.held.fetch_sub(held, Ordering::AcqRel);
-        self.queued.fetch_sub(1, Ordering::AcqRel);
-        if change.is_some() || held > 0 {
+        let was_last = self.queued.fetch_sub(1, Ordering::AcqRel) == 1;
+        if change.is_some() || held > 0 || was_last {
             self.progress.notify_waiters();
         }
     }

@@ -245,6 +245,10 @@ impl Sftp {
         let (lane, answers) = (Arc::clone(&handle.lane), self.answers.clone());
         let cost = length.min(MAX_READ) + 64;
         let run = Box::new(move |permit| {
+            // Nobody is there any more who could want it.
+            if answers.is_closed() {
+                return;
+            }
             let packet = handle.open.file().and_then(|file| requests::read(file, id, offset, length));
             let packet = packet.unwrap_or_else(|error| failed(&error).encode(id).into_bytes());
             let _ = answers.send((packet, permit));

@@ -16,7 +16,7 @@ use crate::transport::ssh::Session;
 use crate::transport::{Algorithm, ReadRange, RemotePath};
 
 /// How long the probe may hold up a login when SFTP itself has already started.
-const PROBE_PATIENCE: Duration = Duration::from_millis(300);
+const PROBE_PATIENCE: Duration = Duration::from_secs(2);
 const SHA256_OF_X: &str = "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881";
 
 /// Finds out whether the server runs `sha256sum`: has it digest a letter. Runs beside the start of SFTP and costs no
