@@ -118,6 +118,7 @@ macro_rules! suite {
 
 suite! {
     local LOCAL
+    embedded_sftp EMBEDDED_SFTP
     embedded_ftp EMBEDDED_FTP
     embedded_ftpes EMBEDDED_FTPES
     embedded_ftps EMBEDDED_FTPS
