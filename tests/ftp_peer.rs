@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures_util::TryStreamExt;
 use haul::endpoint::Endpoint;
 use haul::transport::{
-    ConnectOptions, Durability, Entry, Follow, ReadRange, RemotePath, Replace, TlsMode, Transport, WriteMode,
+    ConnectOptions, Durability, Entry, Finish, Follow, ReadRange, RemotePath, Replace, TlsMode, Transport, WriteMode,
 };
 use haul::{ErrorKind, Result};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -172,7 +172,7 @@ async fn read(transport: &dyn Transport, range: ReadRange) -> Result<Vec<u8>> {
 async fn write(transport: &dyn Transport, mode: WriteMode) -> Result<()> {
     let mut stream = transport.open_write(&path("/f"), mode).await?;
     stream.write(Bytes::from_static(b"0123456789")).await?;
-    stream.finish(Durability::Cached).await
+    stream.finish(Finish::CACHED).await.map(|_| ())
 }
 
 async fn list(transport: &dyn Transport) -> Result<Vec<Entry>> {

@@ -17,8 +17,8 @@ use haul::transfer::{
 };
 use haul::transport::local::Local;
 use haul::transport::{
-    Algorithm, Capabilities, Durability, Entry, EntryStream, FileKind, Follow, ReadRange, ReadStream, RemotePath,
-    Replace, SetMetadata, Transport, WriteMode, WriteStream,
+    Algorithm, Capabilities, Durability, Entry, EntryStream, FileKind, Finish, Finished, Follow, ReadRange, ReadStream,
+    RemotePath, Replace, SetMetadata, Transport, WriteMode, WriteStream,
 };
 use haul::{ErrorKind, Result};
 use tokio_util::sync::CancellationToken;
@@ -156,8 +156,8 @@ impl WriteStream for BreakingWrite {
     fn acknowledged(&self) -> u64 {
         self.inner.acknowledged()
     }
-    async fn finish(self: Box<Self>, durability: Durability) -> Result<()> {
-        self.inner.finish(durability).await
+    async fn finish(self: Box<Self>, last: Finish) -> Result<Finished> {
+        self.inner.finish(last).await
     }
 }
 

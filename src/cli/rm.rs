@@ -163,7 +163,7 @@ impl Removal<'_> {
             let removed = remove_file(self.place, &file).await;
             removed.map_err(|error| self.failed(error, &file)).is_ok()
         });
-        let at_once = self.place.transport.capabilities().concurrency.max(1);
+        let at_once = self.place.transport.capabilities().streams.max(1);
         let all = stream::iter(removals).buffer_unordered(at_once).fold(true, |all, gone| async move { all & gone });
         Ok((directories, all.await))
     }

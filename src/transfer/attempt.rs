@@ -1,7 +1,7 @@
 //! One try at moving one file: part opened, copied, finished, verified, renamed into place.
 
 use crate::error::{ErrorKind, Result};
-use crate::transport::{Durability, Entry, Follow, ReadRange, Replace, SetMetadata, WriteMode};
+use crate::transport::{Durability, Entry, Finish, Follow, ReadRange, Replace, SetMetadata, WriteMode};
 
 use super::copy::{Copy, Progress};
 use super::journal::Journal;
@@ -34,11 +34,10 @@ pub(super) struct Moved {
 impl Attempt<'_> {
     pub(super) async fn run(&self, mut journal: Option<&mut Journal>) -> Result<Moved> {
         let offset = self.offset(journal.as_deref_mut()).await?;
-        let bytes = self.copy(offset, journal).await?;
+        let (bytes, size) = self.copy(offset, journal).await?;
         self.source_is_unchanged(bytes).await?;
-        verify::size_is(self.part, bytes).await?;
+        verify::size_is(self.part, bytes, size).await?;
         let verified = self.verify(offset).await?;
-        self.set_metadata().await;
         self.commit().await?;
         Ok(Moved { bytes, resumed_from: Some(offset).filter(|&offset| offset > 0), verified })
     }
@@ -60,9 +59,14 @@ impl Attempt<'_> {
         Ok(offset)
     }
 
-    async fn copy(&self, offset: u64, journal: Option<&mut Journal>) -> Result<u64> {
+    /// Moves what is missing; returns the source's length, and the part's if the endpoint told it.
+    async fn copy(&self, offset: u64, journal: Option<&mut Journal>) -> Result<(u64, Option<u64>)> {
         let (source, part) = (&self.job.source, self.part);
-        let mode = if offset > 0 { WriteMode::At(offset) } else { WriteMode::Create { mode: self.mode_to_create() } };
+        let mode = if offset > 0 {
+            WriteMode::At(offset)
+        } else {
+            WriteMode::Create { mode: self.mode_to_create(), length: self.entry.size }
+        };
         let range = ReadRange { start: offset, end: self.entry.size };
         let (mut reader, mut writer) = tokio::try_join!(
             source.transport.open_read(&source.path, range),
@@ -78,8 +82,12 @@ impl Attempt<'_> {
         let bytes = copy.run(reader.as_mut(), writer.as_mut(), journal).await?;
         // The source first: if it says that what it sent was not whole, nothing is claimed about the part.
         reader.finish().await?;
-        writer.finish(self.ctx.options.durability).await?;
-        Ok(bytes)
+        let last = Finish { durability: self.ctx.options.durability, metadata: self.metadata() };
+        let finished = writer.finish(last).await?;
+        if let Err(e) = finished.metadata {
+            self.note(&format!("time and mode are not kept: {}", e.chain()));
+        }
+        Ok((bytes, finished.size))
     }
 
     /// A source that changes while it is read gives a file that never existed; worth a question where there was time.
@@ -126,16 +134,12 @@ impl Attempt<'_> {
         }
     }
 
-    /// Sets time and mode on the part, so that the file has them from the instant it appears.
-    async fn set_metadata(&self) {
+    /// Returns what to set on the part, so that the file has it from the instant it appears.
+    fn metadata(&self) -> SetMetadata {
         let capabilities = self.part.transport.capabilities();
-        let mtime = self.entry.mtime.filter(|_| capabilities.set_mtime.is_some()).map(|mtime| mtime.time);
-        let mode = self.final_mode().filter(|_| capabilities.set_mode);
-        if mtime.is_none() && mode.is_none() {
-            return;
-        }
-        if let Err(e) = self.part.transport.set_metadata(&self.part.path, SetMetadata { mtime, mode }).await {
-            self.note(&format!("time and mode are not kept: {}", e.chain()));
+        SetMetadata {
+            mtime: self.entry.mtime.filter(|_| capabilities.set_mtime.is_some()).map(|mtime| mtime.time),
+            mode: self.final_mode().filter(|_| capabilities.set_mode),
         }
     }
 

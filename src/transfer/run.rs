@@ -127,8 +127,8 @@ impl Run {
                     let gone = Error::new(ErrorKind::ConnectionRefused, "not tried: the connection is gone");
                     return self.report_failed(id, &job.source.url, &job.destination.url, gone);
                 }
-                let concurrency = |at: &Location| at.transport.capabilities().concurrency;
-                let suggested = concurrency(&job.source).min(concurrency(&job.destination));
+                let streams = |at: &Location| at.transport.capabilities().streams.max(4);
+                let suggested = streams(&job.source).min(streams(&job.destination));
                 self.make_room(self.ctx.options.jobs.unwrap_or(suggested)).await;
                 self.jobs.spawn(job::run(Arc::clone(&self.ctx), id, job));
             }

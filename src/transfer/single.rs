@@ -10,7 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::{
-    Durability, Entry, FileKind, Follow, Mtime, ReadRange, ReadStream, Replace, WriteMode, WriteStream,
+    Entry, FileKind, Finish, Finished, Follow, Mtime, ReadRange, ReadStream, Replace, SetMetadata, WriteMode,
+    WriteStream,
 };
 
 use super::copy::{Copy, Progress};
@@ -138,10 +139,11 @@ async fn write_part(
     destination: &Location,
 ) -> Result<u64> {
     let mode = part.transport.capabilities().local.then_some(0o666 & !ctx.umask);
-    let mut writer = part.transport.open_write(&part.path, WriteMode::Create { mode }).await?;
+    let mut writer = part.transport.open_write(&part.path, WriteMode::Create { mode, length: None }).await?;
     let bytes = pump(ctx, 0, &mut Source(input), writer.as_mut()).await?;
-    writer.finish(ctx.options.durability).await?;
-    verify::size_is(part, bytes).await?;
+    let last = Finish { durability: ctx.options.durability, metadata: SetMetadata::default() };
+    let finished = writer.finish(last).await?;
+    verify::size_is(part, bytes, finished.size).await?;
     let replace = if ctx.options.existing == Existing::Keep { Replace::No } else { Replace::Yes };
     part.transport.rename(&part.path, &destination.path, replace, ctx.options.durability).await?;
     Ok(bytes)
@@ -187,8 +189,9 @@ impl<W: AsyncWrite + Unpin + Send> WriteStream for Sink<'_, W> {
         self.written
     }
 
-    async fn finish(self: Box<Self>, _: Durability) -> Result<()> {
-        self.sink.flush().await.map_err(output_failed)
+    async fn finish(self: Box<Self>, _: Finish) -> Result<Finished> {
+        self.sink.flush().await.map_err(output_failed)?;
+        Ok(Finished { size: None, metadata: Ok(()) })
     }
 }
 

@@ -7,9 +7,12 @@ use crate::transport::{Algorithm, Capabilities, Follow, ReadRange};
 
 use super::types::Location;
 
-/// Fails unless the part has exactly this size.
-pub(super) async fn size_is(part: &Location, expected: u64) -> Result<()> {
-    let found = part.transport.stat(&part.path, Follow::Nothing).await?.size;
+/// Fails unless the part has exactly this size; asks for it where closing the part didn't tell.
+pub(super) async fn size_is(part: &Location, expected: u64, told: Option<u64>) -> Result<()> {
+    let found = match told {
+        Some(size) => Some(size),
+        None => part.transport.stat(&part.path, Follow::Nothing).await?.size,
+    };
     match found {
         Some(found) if found != expected => {
             Err(Error::new(ErrorKind::VerifyFailed, format!("{found} bytes arrived where {expected} were sent"))

@@ -127,6 +127,8 @@ pub struct ConnectOptions {
     pub tls_ca: Option<PathBuf>,
     /// The most connections to open to the endpoint at once; `None`: the backend's own choice.
     pub max_connections: Option<usize>,
+    /// Leave holes for runs of zeros in files that are written on this machine.
+    pub sparse: bool,
 }
 
 impl Default for ConnectOptions {
@@ -143,6 +145,7 @@ impl Default for ConnectOptions {
             tls: TlsMode::default(),
             tls_ca: None,
             max_connections: None,
+            sparse: false,
         }
     }
 }

@@ -5,6 +5,7 @@
 use std::fmt::Debug;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -25,8 +26,8 @@ mod types;
 pub use login::{ConnectOptions, HostKeyPolicy, NoPrompt, Prompt, Secret, SshEngine, TlsMode};
 pub use path::{RemotePath, escape, is_plain_name};
 pub use types::{
-    Algorithm, Capabilities, Durability, Entry, FileKind, Follow, Mtime, Precision, ReadRange, Replace, SetMetadata,
-    WriteMode,
+    Algorithm, Capabilities, Durability, Entry, FileKind, Finish, Finished, Follow, Mtime, Precision, ReadRange,
+    Replace, SetMetadata, WriteMode,
 };
 
 /// The entries of one directory as they arrive, in the server's order, without `.` and `..`.
@@ -49,6 +50,17 @@ pub type EntryStream = Pin<Box<dyn Stream<Item = Result<Entry>> + Send>>;
 pub trait Transport: Send + Sync + Debug {
     /// Returns what this endpoint can do. Settled by login; never blocks.
     fn capabilities(&self) -> Capabilities;
+
+    /// Opens connections, all at once, until there are `wanted`, and returns how many there are then. From now on new
+    /// streams are spread over that many. A server that lets fewer in is no error: what is there goes on.
+    async fn set_connections(&self, wanted: usize) -> usize {
+        wanted
+    }
+
+    /// Returns how long a question takes to be answered; `None` where no network lies between.
+    fn round_trip(&self) -> Option<Duration> {
+        None
+    }
 
     /// Returns the directory that the login starts in; for local files, the current directory.
     async fn home(&self) -> Result<RemotePath>;
@@ -119,9 +131,10 @@ pub trait WriteStream: Send {
     /// Returns how many bytes from the stream's start, without a gap, the endpoint has taken so far.
     fn acknowledged(&self) -> u64;
 
-    /// Waits until every byte is taken and closes the file. Only its `Ok` says that all of it is there.
+    /// Waits until every byte is taken, sets what is to be set, and closes the file. Only its `Ok` says that all of it
+    /// is there.
     #[must_use = "only finish tells whether the transfer succeeded"]
-    async fn finish(self: Box<Self>, durability: Durability) -> Result<()>;
+    async fn finish(self: Box<Self>, last: Finish) -> Result<Finished>;
 }
 
 /// Connects and logs in to what a URL names.
@@ -130,7 +143,7 @@ pub trait WriteStream: Send {
 /// `ConnectionRefused`, `Timeout`, `Tls`, `HostKey`, `AuthFailed`, `TooManyConnections`, `Protocol`.
 pub async fn connect(endpoint: &Endpoint, options: &ConnectOptions) -> Result<Arc<dyn Transport>> {
     Ok(match endpoint.scheme {
-        Scheme::File => Arc::new(local::Local::new()),
+        Scheme::File => Arc::new(local::Local::sparse(options.sparse)),
         Scheme::Sftp => sftp::connect(endpoint, options).await?,
         Scheme::Ftp | Scheme::Ftpes | Scheme::Ftps => ftp::connect(endpoint, options).await?,
     })

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::error::Result;
+
 /// What an entry of a directory is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FileKind {
@@ -148,7 +150,7 @@ pub struct ReadRange {
 
 impl WriteMode {
     /// Make it with the endpoint's default permissions.
-    pub const CREATE: Self = Self::Create { mode: None };
+    pub const CREATE: Self = Self::Create { mode: None, length: None };
 }
 
 impl ReadRange {
@@ -174,6 +176,8 @@ pub enum WriteMode {
     Create {
         /// Permission bits to make it with, less the endpoint's umask; `None`: the endpoint's default. FTP can't.
         mode: Option<u32>,
+        /// Bytes that will be written, if known: room is reserved where that is possible.
+        length: Option<u64>,
     },
     /// Open the existing file and write from this offset; bytes beyond what is written stay.
     At(u64),
@@ -196,6 +200,35 @@ pub enum Durability {
     /// Forced to the disk: fsync of file and directory here, `fsync@openssh.com` there. Where `fsync` is not among
     /// the capabilities this is the same as `Cached`; the caller tells the user.
     Synced,
+}
+
+/// How a file that was written is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Finish {
+    /// Whether its contents must survive a loss of power.
+    pub durability: Durability,
+    /// What to set on it before anybody sees it closed.
+    pub metadata: SetMetadata,
+}
+
+impl Finish {
+    /// Close it, and nothing else.
+    pub const CACHED: Self = Self::new(Durability::Cached);
+    /// Force it to the disk first.
+    pub const SYNCED: Self = Self::new(Durability::Synced);
+
+    const fn new(durability: Durability) -> Self {
+        Self { durability, metadata: SetMetadata { mtime: None, mode: None } }
+    }
+}
+
+/// What an endpoint tells about a file that it has taken and closed.
+#[derive(Debug)]
+pub struct Finished {
+    /// Its size now, where that came at no extra trip.
+    pub size: Option<u64>,
+    /// Whether time and mode could be set: no reason to fail the file.
+    pub metadata: Result<()>,
 }
 
 /// What to set on a file; `None` leaves it.
@@ -231,8 +264,10 @@ pub struct Capabilities {
     pub fsync: bool,
     /// Digests that the endpoint computes by itself, strongest first.
     pub digests: Vec<Algorithm>,
-    /// How many transfers at once are sensible when the user doesn't say.
-    pub concurrency: usize,
+    /// How many streams at once are sensible on one connection.
+    pub streams: usize,
+    /// How many connections may be opened at most: what the user said, or else what few servers mind.
+    pub max_connections: usize,
 }
 
 /// A digest that servers or haul compute over file contents; ordered from strong to weak.

@@ -22,7 +22,7 @@ pub(crate) async fn capabilities_are_told(place: Place) {
     assert_eq!(told.fsync, facts.fsync, "fsync");
     let digests = !told.digests.is_empty();
     assert_eq!(digests, facts.digests.unwrap_or(digests), "digests: {:?}", told.digests);
-    assert!(told.concurrency >= 1);
+    assert!(told.streams >= 1);
 }
 
 pub(crate) async fn time_reads_back(place: Place) {

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use bytes::Bytes;
 use futures_util::future::{join_all, try_join_all};
 use haul::ErrorKind;
-use haul::transport::{Durability, WriteMode};
+use haul::transport::{Finish, WriteMode};
 
 use crate::reading::SIZES;
 use crate::support::data::{MIB, assert_same, bytes};
@@ -152,7 +152,7 @@ pub(crate) async fn into_a_forbidden_directory(place: Place) {
 }
 
 pub(crate) async fn with_a_mode(place: Place) {
-    place.write("file", WriteMode::Create { mode: Some(0o600) }, &bytes(15, 10)).await.unwrap();
+    place.write("file", WriteMode::Create { mode: Some(0o600), length: Some(10) }, &bytes(15, 10)).await.unwrap();
     let mode = std::fs::metadata(place.on_disk("file")).unwrap().permissions().mode() & 0o7777;
     if place.facts.create_mode {
         assert_eq!(mode, 0o600, "mode {mode:o}");
@@ -164,6 +164,6 @@ pub(crate) async fn synced(place: Place) {
     let mut stream = place.transport.open_write(&place.path("file"), WriteMode::CREATE).await.unwrap();
     stream.write(contents.clone()).await.unwrap();
     // Where it can't be honoured it is the same as `Cached`, never an error.
-    stream.finish(Durability::Synced).await.unwrap();
+    stream.finish(Finish::SYNCED).await.unwrap();
     assert_on_disk(&place, "file", &contents, "synced");
 }

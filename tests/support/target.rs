@@ -14,7 +14,7 @@ use haul::endpoint::Endpoint;
 use haul::serve::{self, FtpTls, Identity, Protocol};
 use haul::transport::local::Local;
 use haul::transport::{
-    ConnectOptions, Durability, Entry, HostKeyPolicy, Precision, ReadRange, RemotePath, Secret, SshEngine, TlsMode,
+    ConnectOptions, Entry, Finish, HostKeyPolicy, Precision, ReadRange, RemotePath, Secret, SshEngine, TlsMode,
     Transport, WriteMode, connect,
 };
 use haul::{ErrorKind, Result};
@@ -301,7 +301,7 @@ pub async fn write(transport: &dyn Transport, path: &RemotePath, mode: WriteMode
         stream.write(chunk).await?;
         assert!(stream.acknowledged() <= (contents.len() - rest.len()) as u64, "more acknowledged than written");
     }
-    stream.finish(Durability::Cached).await
+    stream.finish(Finish::CACHED).await.map(|_| ())
 }
 
 /// Asserts that a call failed, and how.

@@ -40,8 +40,6 @@ use features::Features;
 
 /// How many connections are opened at most when the user doesn't say.
 const MAX_CONNECTIONS: usize = 8;
-/// Transfers at once when the user doesn't say: on two cores more don't help, and few servers allow many.
-const CONCURRENCY: usize = 4;
 
 /// Connects and logs in.
 ///
@@ -131,7 +129,8 @@ impl Transport for Ftp {
             digests: features
                 .map(|features| features.digests().into_iter().map(|(algorithm, _)| algorithm).collect())
                 .unwrap_or_default(),
-            concurrency: CONCURRENCY.min(self.max),
+            streams: 1,
+            max_connections: self.max,
         }
     }
 

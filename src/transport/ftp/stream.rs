@@ -7,10 +7,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::connection::{Connection, Refusal, Transfer};
 use super::look::{Wanted, explain, size};
+use super::ops::set_metadata;
 use super::wire::Wire;
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::pool::Lease;
-use crate::transport::{Durability, ReadRange, ReadStream, RemotePath, WriteMode, WriteStream};
+use crate::transport::{Finish, Finished, ReadRange, ReadStream, RemotePath, WriteMode, WriteStream};
 
 /// The most bytes handed over at once.
 const CHUNK: usize = 512 * 1024;
@@ -216,7 +217,7 @@ impl WriteStream for FtpWrite {
         self.sent
     }
 
-    async fn finish(self: Box<Self>, _: Durability) -> Result<()> {
+    async fn finish(self: Box<Self>, last: Finish) -> Result<Finished> {
         let Self { mut connection, mut data, path, mode, sent } = *self;
         let finished = match data.flush().await {
             Ok(()) => data.finish().await,
@@ -225,9 +226,10 @@ impl WriteStream for FtpWrite {
         if let Err(e) = finished {
             return Err(failure(&mut connection, e, &path));
         }
+        let size = size(&mut connection, &path).await?;
         // A server that ignored REST has written elsewhere.
         if let WriteMode::At(offset) = mode
-            && let Some(length) = size(&mut connection, &path).await?
+            && let Some(length) = size
             && length < offset + sent
         {
             return Err(Error::new(
@@ -236,9 +238,10 @@ impl WriteStream for FtpWrite {
             )
             .at(path));
         }
+        let metadata = set_metadata(&mut connection, &path, last.metadata).await;
         connection.note_sessions();
         connection.give_back();
-        Ok(())
+        Ok(Finished { size, metadata })
     }
 }
 

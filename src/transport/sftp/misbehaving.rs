@@ -16,7 +16,7 @@ use super::testing::{Scripted, TIMEOUT, answer, path, pattern, read_all, scripte
 use super::wire::{Attrs, Limits, Name, StatVfs};
 use crate::error::{ErrorKind, Result};
 use crate::transport::ssh::{Inbound, Outbound, Session};
-use crate::transport::{Durability, Follow, ReadRange, Replace, Transport, WriteMode};
+use crate::transport::{Durability, Finish, Follow, ReadRange, Replace, Transport, WriteMode};
 
 /// A peer with one file in memory, that answers as a good server would.
 fn file_server(data: Vec<u8>) -> impl FnMut(u32, Request) -> Vec<Bytes> + Send {
@@ -149,7 +149,7 @@ async fn one_failed_write_fails_the_file() {
             stream.write(Bytes::from(vec![1; 1000])).await.unwrap();
         }
         assert!(stream.acknowledged() <= failing * 1000);
-        assert_eq!(stream.finish(Durability::Cached).await.unwrap_err().kind(), ErrorKind::Other);
+        assert_eq!(stream.finish(Finish::CACHED).await.unwrap_err().kind(), ErrorKind::Other);
     }
 }
 
@@ -160,7 +160,7 @@ async fn a_failed_close_fails_the_file() {
         other => answer(id, good(b"", &other)),
     });
     let stream = sftp.await.open_write(&path("/f"), WriteMode::At(0)).await.unwrap();
-    let error = write_all(stream, &[b"x"], Durability::Cached).await.unwrap_err();
+    let error = write_all(stream, &[b"x"], Finish::CACHED).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NoSpace);
 }
 
@@ -178,7 +178,7 @@ async fn a_full_disk_is_called_so() {
             other => answer(id, good(b"", &other)),
         });
         let stream = sftp.await.open_write(&path("/f"), WriteMode::At(0)).await.unwrap();
-        let error = write_all(stream, &[b"x"], Durability::Cached).await.unwrap_err();
+        let error = write_all(stream, &[b"x"], Finish::CACHED).await.unwrap_err();
         assert_eq!(error.kind(), expected);
     }
 }
@@ -199,9 +199,9 @@ async fn writes_are_cut_at_the_servers_limit() {
         other => answer(id, good(b"", &other)),
     });
     let sftp = sftp.await;
-    assert_eq!(sftp.capabilities().concurrency, 5);
+    assert_eq!(sftp.capabilities().streams, 5);
     let stream = sftp.open_write(&path("/f"), WriteMode::At(10)).await.unwrap();
-    write_all(stream, &[&[1; 1500], &[2; 10]], Durability::Cached).await.unwrap();
+    write_all(stream, &[&[1; 1500], &[2; 10]], Finish::CACHED).await.unwrap();
     assert_eq!(*lengths.lock().unwrap(), [(10, 700), (710, 700), (1410, 100), (1510, 10)]);
 }
 

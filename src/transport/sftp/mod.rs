@@ -53,8 +53,8 @@ use list::Listing;
 use request::{OpenFlags, Request};
 use wire::Attrs;
 
-/// The most transfers at once that are sensible on one connection.
-const CONCURRENCY: usize = 64;
+/// The most streams at once that are sensible on one connection.
+const STREAMS: usize = 64;
 
 /// Connects and logs in.
 ///
@@ -144,7 +144,8 @@ fn capabilities(client: &Client, digests: Vec<Algorithm>) -> Capabilities {
         atomic_replace: client.offers("posix-rename@openssh.com"),
         fsync: client.offers("fsync@openssh.com"),
         digests,
-        concurrency: client.handle_limit().min(CONCURRENCY),
+        streams: client.handle_limit().min(STREAMS),
+        max_connections: 1,
     }
 }
 
@@ -205,7 +206,7 @@ impl Transport for Sftp {
     async fn open_write(&self, path: &RemotePath, mode: WriteMode) -> Result<Box<dyn WriteStream>> {
         let client = self.client().await?;
         let (file, offset) = match mode {
-            WriteMode::Create { mode } => (client.create(path, mode).await, 0),
+            WriteMode::Create { mode, .. } => (client.create(path, mode).await, 0),
             WriteMode::At(offset) => {
                 let request = Request::Open(bytes_of(path), OpenFlags::WRITE, Attrs::default());
                 (client.open(request, "open for writing").await, offset)
@@ -251,12 +252,7 @@ impl Transport for Sftp {
     }
 
     async fn set_metadata(&self, path: &RemotePath, metadata: SetMetadata) -> Result<()> {
-        let times = metadata.mtime.map(wire_time).transpose().map_err(|e| e.at(path))?;
-        let attrs = Attrs {
-            permissions: metadata.mode.map(|mode| mode & 0o7777),
-            times: times.map(|time| (time, time)),
-            ..Attrs::default()
-        };
+        let attrs = attrs_of(metadata).map_err(|e| e.at(path))?;
         if attrs == Attrs::default() {
             return Ok(());
         }
@@ -300,6 +296,15 @@ impl Transport for Sftp {
 
 fn bytes_of(path: &RemotePath) -> Bytes {
     Bytes::copy_from_slice(path.as_bytes())
+}
+
+fn attrs_of(metadata: SetMetadata) -> Result<Attrs> {
+    let times = metadata.mtime.map(wire_time).transpose()?;
+    Ok(Attrs {
+        permissions: metadata.mode.map(|mode| mode & 0o7777),
+        times: times.map(|time| (time, time)),
+        ..Attrs::default()
+    })
 }
 
 /// Version 3 counts seconds since 1970 in 32 bits, up to the year 2106.

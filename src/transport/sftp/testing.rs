@@ -15,7 +15,7 @@ use super::wire::{Frames, Hello, MAX_PACKET, VERSION};
 use super::{Dial, Sftp};
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::ssh::{Inbound, Outbound, Session};
-use crate::transport::{Durability, ReadStream, RemotePath, WriteStream};
+use crate::transport::{Finish, Finished, ReadStream, RemotePath, WriteStream};
 
 const SFTP_SERVER: &str = "/usr/lib/openssh/sftp-server";
 
@@ -215,13 +215,9 @@ pub(super) async fn read_all(mut stream: Box<dyn ReadStream>) -> Result<Vec<u8>>
     }
 }
 
-pub(super) async fn write_all(
-    mut stream: Box<dyn WriteStream>,
-    chunks: &[&[u8]],
-    durability: Durability,
-) -> Result<()> {
+pub(super) async fn write_all(mut stream: Box<dyn WriteStream>, chunks: &[&[u8]], last: Finish) -> Result<Finished> {
     for chunk in chunks {
         stream.write(Bytes::copy_from_slice(chunk)).await?;
     }
-    stream.finish(durability).await
+    stream.finish(last).await
 }

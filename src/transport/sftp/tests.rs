@@ -11,7 +11,7 @@ use super::testing::{Dir, Pipe, TIMEOUT, dial, openssh, pattern, read_all, write
 use super::wire::Attrs;
 use crate::error::{ErrorKind, Result};
 use crate::transport::{
-    Algorithm, Durability, FileKind, Follow, ReadRange, Replace, SetMetadata, Transport, WriteMode,
+    Algorithm, Durability, FileKind, Finish, Follow, ReadRange, Replace, SetMetadata, Transport, WriteMode,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -22,7 +22,7 @@ async fn files_of_all_sizes_come_back_as_they_went() {
         let (data, path) = (pattern(size), dir.path("file"));
         let stream = sftp.open_write(&path, WriteMode::CREATE).await.unwrap();
         let (first, second) = data.split_at(size / 3);
-        write_all(stream, &[first, second], Durability::Synced).await.unwrap();
+        write_all(stream, &[first, second], Finish::SYNCED).await.unwrap();
         assert!(dir.read("file") == data, "{size} bytes written");
         for end in [None, Some(size as u64), Some(size as u64 + 10)] {
             let stream = sftp.open_read(&path, ReadRange { start: 0, end }).await.unwrap();
@@ -44,7 +44,7 @@ async fn offsets_are_exact() {
     let behind = sftp.open_read(&path, ReadRange::from(2_000_000)).await.unwrap();
     assert_eq!(read_all(behind).await.unwrap(), b"");
     let stream = sftp.open_write(&path, WriteMode::At(500_000)).await.unwrap();
-    write_all(stream, &[b"new"], Durability::Cached).await.unwrap();
+    write_all(stream, &[b"new"], Finish::CACHED).await.unwrap();
     let mut expected = data;
     expected[500_000..500_003].copy_from_slice(b"new");
     assert!(dir.read("file") == expected);
@@ -61,7 +61,7 @@ async fn hundreds_of_files_at_once() {
             tokio::spawn(async move {
                 let data = pattern(1000 + n * 97);
                 let stream = sftp.open_write(&path, WriteMode::CREATE).await?;
-                write_all(stream, &[&data], Durability::Cached).await?;
+                write_all(stream, &[&data], Finish::CACHED).await?;
                 let back = read_all(sftp.open_read(&path, ReadRange::ALL).await?).await?;
                 assert!(back == data);
                 Ok::<_, crate::Error>(())
@@ -96,7 +96,7 @@ async fn lists_names_as_they_are() {
         .collect();
     for name in &names {
         let stream = sftp.open_write(&dir.path(name), WriteMode::CREATE).await.unwrap();
-        write_all(stream, &[b"x"], Durability::Cached).await.unwrap();
+        write_all(stream, &[b"x"], Finish::CACHED).await.unwrap();
     }
     let entries: Vec<_> = sftp.list(&dir.path("")).await.unwrap().map(Result::unwrap).collect().await;
     let mut found: Vec<_> = entries.iter().map(|entry| entry.name.clone()).collect();
@@ -187,8 +187,8 @@ async fn a_file_made_anew_has_its_own_mode_and_no_second_name() {
     let (dir, sftp) = (Dir::new(), openssh().await);
     let file = dir.file("file", b"old");
     std::fs::hard_link(dir.0.path().join("file"), dir.0.path().join("second")).unwrap();
-    let stream = sftp.open_write(&file, WriteMode::Create { mode: Some(0o600) }).await.unwrap();
-    write_all(stream, &[b"new"], Durability::Cached).await.unwrap();
+    let stream = sftp.open_write(&file, WriteMode::Create { mode: Some(0o600), length: None }).await.unwrap();
+    write_all(stream, &[b"new"], Finish::CACHED).await.unwrap();
     assert_eq!((dir.read("file"), dir.read("second")), (b"new".to_vec(), b"old".to_vec()));
     assert_eq!(sftp.stat(&file, Follow::Links).await.unwrap().mode, Some(0o600));
 }
@@ -248,7 +248,7 @@ async fn a_broken_connection_fails_its_streams_and_is_replaced() {
     writer.write(Bytes::from_static(b"x")).await.unwrap();
     pipes.lock().unwrap()[0].kill();
     assert_eq!(read_all(stream).await.unwrap_err().kind(), ErrorKind::ConnectionLost);
-    assert_eq!(writer.finish(Durability::Cached).await.unwrap_err().kind(), ErrorKind::ConnectionLost);
+    assert_eq!(writer.finish(Finish::CACHED).await.unwrap_err().kind(), ErrorKind::ConnectionLost);
     assert_eq!(sftp.stat(&file, Follow::Links).await.unwrap().size, Some(30_000_000));
     assert_eq!(pipes.lock().unwrap().len(), 2);
     sftp.close().await.unwrap();

@@ -7,12 +7,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::client::{File, Pending, unwanted};
-use super::explain;
 use super::request::{Extended, Request};
 use super::response::Response;
 use super::status;
+use super::wire::Attrs;
+use super::{attrs_of, explain};
 use crate::error::{Error, ErrorKind, Result};
-use crate::transport::{Durability, RemotePath, WriteStream};
+use crate::transport::{Durability, Finish, Finished, RemotePath, WriteStream};
 
 /// Bytes under way at the start.
 const FIRST_WINDOW: usize = 4 << 20;
@@ -114,19 +115,32 @@ impl SftpWrite {
         Ok(())
     }
 
-    /// Sends fsync and CLOSE behind the last WRITE and waits for all answers.
-    async fn end(&mut self, durability: Durability) -> Result<()> {
+    /// Sends all that is left behind the last WRITE, CLOSE included, and waits for the answers: one round trip.
+    async fn end(&mut self, last: Finish) -> Result<Finished> {
         let client = self.file.client.clone();
-        let synced = durability == Durability::Synced && client.offers("fsync@openssh.com");
+        let attrs = attrs_of(last.metadata);
+        let set = attrs.as_ref().ok().filter(|attrs| **attrs != Attrs::default());
+        let set = set.map(|attrs| client.request(Request::Fsetstat(self.file.handle(), *attrs)));
+        let mut look = client.request(Request::Fstat(self.file.handle()));
+        let synced = last.durability == Durability::Synced && client.offers("fsync@openssh.com");
         let sync = synced.then(|| client.request(Request::Extended(Extended::Fsync(self.file.handle()))));
         let close = self.file.send_close();
         while !self.in_flight.is_empty() {
             self.take_first().await?;
         }
+        let metadata = match set {
+            Some(set) => set.status("set time and mode").await,
+            None => attrs.map(drop),
+        };
+        let size = match look.answer().await?.response {
+            Response::Attrs(attrs) => attrs.size,
+            _ => None,
+        };
         if let Some(sync) = sync {
             sync.status("force to disk").await?;
         }
-        close.status("close").await
+        close.status("close").await?;
+        Ok(Finished { size, metadata })
     }
 
     async fn fail(&mut self, error: Error) -> Error {
@@ -155,12 +169,12 @@ impl WriteStream for SftpWrite {
         self.acknowledged
     }
 
-    async fn finish(mut self: Box<Self>, durability: Durability) -> Result<()> {
+    async fn finish(mut self: Box<Self>, last: Finish) -> Result<Finished> {
         if self.failed {
             return Err(Error::new(ErrorKind::Other, "finished after an error").at(&self.path));
         }
-        match self.end(durability).await {
-            Ok(()) => Ok(()),
+        match self.end(last).await {
+            Ok(finished) => Ok(finished),
             Err(error) => Err(self.fail(error).await),
         }
     }

@@ -1,19 +1,16 @@
 //! This machine's files, `file://`: the reference backend.
 
 use std::ffi::OsStr;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use futures_util::stream;
 use rustix::fs::{OFlags, RenameFlags};
 use tokio::sync::mpsc;
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::task::spawn_blocking;
 
 use super::{
     Algorithm, Capabilities, Durability, Entry, EntryStream, FileKind, Follow, Mtime, Precision, ReadRange, ReadStream,
@@ -21,21 +18,27 @@ use super::{
 };
 use crate::error::{Error, ErrorKind, Result};
 
-/// Bytes read at once; large enough that the hand-over between threads doesn't show.
-const CHUNK: usize = 1 << 20;
-/// Chunks under way between the disk's thread and the caller.
-const CHUNKS_IN_FLIGHT: usize = 4;
+mod read;
+mod write;
+
 /// Entries of a listing under way.
 const ENTRIES_IN_FLIGHT: usize = 256;
 
 /// The local file system. Paths are those of the system; every call runs on a blocking thread.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Local;
+pub struct Local {
+    sparse: bool,
+}
 
 impl Local {
     /// Makes the transport; nothing is opened.
     pub fn new() -> Self {
-        Self
+        Self::default()
+    }
+
+    /// Makes one that leaves holes where a file that it writes has runs of zeros.
+    pub fn sparse(sparse: bool) -> Self {
+        Self { sparse }
     }
 }
 
@@ -53,7 +56,8 @@ impl Transport for Local {
             atomic_replace: true,
             fsync: true,
             digests: vec![],
-            concurrency: 64,
+            streams: 64,
+            max_connections: usize::MAX,
         }
     }
 
@@ -96,38 +100,14 @@ impl Transport for Local {
     }
 
     async fn open_read(&self, path: &RemotePath, range: ReadRange) -> Result<Box<dyn ReadStream>> {
-        let file = on_disk(path, "open", move |file| {
-            let mut file = std::fs::File::open(file)?;
-            if file.metadata()?.is_dir() {
-                return Err(io::ErrorKind::IsADirectory.into());
-            }
-            file.seek(SeekFrom::Start(range.start))?;
-            Ok(file)
-        })
-        .await?;
-        let (sender, receiver) = mpsc::channel(CHUNKS_IN_FLIGHT);
-        let shown = path.clone();
-        let left = range.end.map_or(u64::MAX, |end| end.saturating_sub(range.start));
-        spawn_blocking(move || read_chunks(file, left, &shown, &sender));
-        Ok(Box::new(LocalRead { chunks: receiver, ended: false }))
+        let first = on_disk(path, "open", move |file| read::open(file, range)).await?;
+        Ok(Box::new(read::LocalRead::new(path.clone(), first)))
     }
 
     async fn open_write(&self, path: &RemotePath, mode: WriteMode) -> Result<Box<dyn WriteStream>> {
-        let file = on_disk(path, "open for writing", move |file| match mode {
-            WriteMode::Create { mode } => create_anew(file, mode.unwrap_or(0o666)),
-            WriteMode::At(offset) => {
-                let mut options = std::fs::OpenOptions::new();
-                let mut file = options.write(true).custom_flags(OFlags::NOFOLLOW.bits().cast_signed()).open(file)?;
-                file.seek(SeekFrom::Start(offset))?;
-                Ok(file)
-            }
-        })
-        .await?;
-        let (sender, receiver) = mpsc::channel(CHUNKS_IN_FLIGHT);
-        let written = Arc::new(AtomicU64::new(0));
-        let counter = Arc::clone(&written);
-        let writer = spawn_blocking(move || write_chunks(file, receiver, &counter));
-        Ok(Box::new(LocalWrite { path: path.clone(), chunks: Some(sender), written, writer }))
+        let sparse = self.sparse;
+        let target = on_disk(path, "open for writing", move |file| write::open(file, mode, sparse)).await?;
+        Ok(Box::new(write::LocalWrite::new(path.clone(), target)))
     }
 
     async fn rename(&self, from: &RemotePath, to: &RemotePath, replace: Replace, durability: Durability) -> Result<()> {
@@ -196,122 +176,6 @@ impl Transport for Local {
     async fn close(&self) -> Result<()> {
         Ok(())
     }
-}
-
-struct LocalRead {
-    chunks: mpsc::Receiver<Result<Bytes>>,
-    ended: bool,
-}
-
-#[async_trait]
-impl ReadStream for LocalRead {
-    async fn read(&mut self) -> Result<Bytes> {
-        if self.ended {
-            return Ok(Bytes::new());
-        }
-        let chunk =
-            self.chunks.recv().await.unwrap_or_else(|| Err(Error::new(ErrorKind::Other, "the reader stopped")))?;
-        self.ended = chunk.is_empty();
-        Ok(chunk)
-    }
-
-    async fn finish(self: Box<Self>) -> Result<()> {
-        Ok(())
-    }
-}
-
-struct LocalWrite {
-    path: RemotePath,
-    chunks: Option<mpsc::Sender<Bytes>>,
-    written: Arc<AtomicU64>,
-    writer: JoinHandle<io::Result<std::fs::File>>,
-}
-
-impl LocalWrite {
-    async fn join(&mut self) -> Result<std::fs::File> {
-        self.chunks = None;
-        match (&mut self.writer).await {
-            Ok(result) => result.map_err(|e| Error::io("write", e).at(&self.path)),
-            Err(e) => Err(Error::new(ErrorKind::Other, "the writer stopped").with_source(e).at(&self.path)),
-        }
-    }
-}
-
-#[async_trait]
-impl WriteStream for LocalWrite {
-    async fn write(&mut self, chunk: Bytes) -> Result<()> {
-        let Some(chunks) = &self.chunks else {
-            return Err(Error::new(ErrorKind::Other, "written to after an error").at(&self.path));
-        };
-        if chunks.send(chunk).await.is_ok() {
-            return Ok(());
-        }
-        match self.join().await {
-            Err(error) => Err(error),
-            Ok(_) => Err(Error::new(ErrorKind::Other, "the writer stopped").at(&self.path)),
-        }
-    }
-
-    fn acknowledged(&self) -> u64 {
-        self.written.load(Ordering::Acquire)
-    }
-
-    async fn finish(mut self: Box<Self>, durability: Durability) -> Result<()> {
-        let file = self.join().await?;
-        match durability {
-            Durability::Cached => Ok(()),
-            Durability::Synced => on_disk(&self.path, "fsync", move |_| file.sync_all()).await,
-        }
-    }
-}
-
-/// Makes a file that was certainly not there: one that somebody else prepared (with their owner, mode or links) is
-/// removed first, and what is not a regular file is refused.
-fn create_anew(file: &Path, mode: u32) -> io::Result<std::fs::File> {
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create_new(true).mode(mode & 0o777);
-    match options.open(file) {
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => match file.symlink_metadata()?.file_type() {
-            t if t.is_file() => {
-                std::fs::remove_file(file)?;
-                options.open(file)
-            }
-            t if t.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
-            _ => Err(e),
-        },
-        other => other,
-    }
-}
-
-fn read_chunks(mut file: std::fs::File, mut left: u64, path: &RemotePath, chunks: &mpsc::Sender<Result<Bytes>>) {
-    loop {
-        let want = CHUNK.min(usize::try_from(left).unwrap_or(CHUNK));
-        let chunk = read_up_to(&mut file, want).map_err(|e| Error::io("read", e).at(path));
-        let length = chunk.as_ref().map_or(0, Bytes::len);
-        left -= length as u64;
-        if chunks.blocking_send(chunk).is_err() || length == 0 {
-            return;
-        }
-    }
-}
-
-/// Reads until the chunk is full or the file ends, so that chunks are even however the file system answers.
-fn read_up_to(file: &mut std::fs::File, want: usize) -> io::Result<Bytes> {
-    let mut chunk = Vec::with_capacity(want);
-    file.take(want as u64).read_to_end(&mut chunk)?;
-    Ok(chunk.into())
-}
-
-fn write_chunks(
-    mut file: std::fs::File,
-    mut chunks: mpsc::Receiver<Bytes>,
-    written: &AtomicU64,
-) -> io::Result<std::fs::File> {
-    while let Some(chunk) = chunks.blocking_recv() {
-        file.write_all(&chunk)?;
-        written.fetch_add(chunk.len() as u64, Ordering::Release);
-    }
-    Ok(file)
 }
 
 fn rename_no_replace(from: &Path, to: &Path) -> io::Result<()> {

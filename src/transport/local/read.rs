@@ -1,0 +1,105 @@
+//! Reading a file of this machine, one chunk ahead of the caller.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::task::{JoinHandle, spawn_blocking};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::transport::{ReadRange, ReadStream, RemotePath};
+
+/// Bytes read at once; large enough that the hand-over between threads doesn't show.
+const CHUNK: u64 = 1 << 20;
+
+/// A file being read: while the caller works on one chunk, a blocking thread reads the next.
+pub(super) struct LocalRead {
+    path: RemotePath,
+    next: Next,
+}
+
+enum Next {
+    Ready(Chunk),
+    Coming(JoinHandle<io::Result<Chunk>>),
+    End,
+}
+
+/// What was read, and where to go on; no reader behind the end.
+pub(super) struct Chunk {
+    bytes: Bytes,
+    rest: Option<Rest>,
+}
+
+struct Rest {
+    file: Arc<File>,
+    position: u64,
+    end: u64,
+}
+
+/// Opens a file and reads its first chunk, all in one go: a small file costs no second hand-over. Blocks.
+pub(super) fn open(file: &std::path::Path, range: ReadRange) -> io::Result<Chunk> {
+    let file = File::open(file)?;
+    let metadata = file.metadata()?;
+    if metadata.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    let rest = Rest { file: Arc::new(file), position: range.start, end: range.end.unwrap_or(u64::MAX) };
+    // A pipe or a file of /proc says nothing about its length.
+    let expected = if metadata.len() == 0 { CHUNK } else { metadata.len().saturating_sub(range.start) + 1 };
+    rest.read(expected)
+}
+
+impl LocalRead {
+    pub(super) fn new(path: RemotePath, first: Chunk) -> Self {
+        Self { path, next: Next::Ready(first) }
+    }
+}
+
+impl Rest {
+    /// Reads a chunk, which is full unless the file or the range ends in it.
+    fn read(mut self, expected: u64) -> io::Result<Chunk> {
+        let want = (self.end.saturating_sub(self.position)).min(CHUNK).min(expected);
+        let mut bytes = vec![0; usize::try_from(want).unwrap_or(0)];
+        let mut filled = 0;
+        while filled < bytes.len() {
+            match self.file.read_at(&mut bytes[filled..], self.position) {
+                Ok(0) => break,
+                Ok(count) => {
+                    filled += count;
+                    self.position += count as u64;
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        let ended = filled < bytes.len() || self.position >= self.end;
+        bytes.truncate(filled);
+        Ok(Chunk { bytes: bytes.into(), rest: (!ended).then_some(self) })
+    }
+}
+
+#[async_trait]
+impl ReadStream for LocalRead {
+    async fn read(&mut self) -> Result<Bytes> {
+        let chunk = match std::mem::replace(&mut self.next, Next::End) {
+            Next::End => return Ok(Bytes::new()),
+            Next::Ready(chunk) => chunk,
+            Next::Coming(mut reading) => {
+                let joined = (&mut reading).await;
+                let read = joined.map_err(|e| Error::new(ErrorKind::Other, "the reader stopped").with_source(e))?;
+                read.map_err(|e| Error::io("read", e).at(&self.path))?
+            }
+        };
+        if let Some(rest) = chunk.rest {
+            self.next = Next::Coming(spawn_blocking(move || rest.read(CHUNK)));
+        }
+        Ok(chunk.bytes)
+    }
+
+    async fn finish(self: Box<Self>) -> Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,208 @@
+//! Writing a file of this machine: chunks gathered into large positional writes, off the asynchronous threads.
+
+use std::fs::{File, Permissions};
+use std::io::{self, IoSlice};
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use rustix::fs::{FallocateFlags, OFlags};
+use tokio::task::{JoinHandle, spawn_blocking};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::transport::{Durability, Finish, Finished, RemotePath, WriteMode, WriteStream};
+
+/// Bytes gathered before they are written; a smaller file is written as it is closed, in one go.
+const GATHER: usize = 1 << 20;
+/// Slices handed to the kernel at once (`IOV_MAX` is 1024).
+const MAX_SLICES: usize = 1000;
+/// Room is reserved for files from this size on.
+const WORTH_RESERVING: u64 = 1 << 20;
+/// A run of zeros is left out in steps of a file system's block.
+const HOLE: usize = 4096;
+
+/// A file being written: one batch on its way to the kernel, the next being gathered.
+pub(super) struct LocalWrite {
+    path: RemotePath,
+    target: Target,
+    gathered: Vec<Bytes>,
+    length: usize,
+    written: Arc<AtomicU64>,
+    under_way: Option<JoinHandle<io::Result<()>>>,
+    failed: bool,
+}
+
+/// Where the next batch goes.
+#[derive(Clone)]
+pub(super) struct Target {
+    file: Arc<File>,
+    position: u64,
+    sparse: bool,
+}
+
+/// Opens the file. Blocks.
+pub(super) fn open(path: &Path, mode: WriteMode, sparse: bool) -> io::Result<Target> {
+    let (file, position) = match mode {
+        WriteMode::Create { mode, length } => {
+            let file = create_anew(path, mode.unwrap_or(0o666))?;
+            if let Some(length) = length.filter(|&length| length >= WORTH_RESERVING && !sparse) {
+                reserve(&file, length)?;
+            }
+            (file, 0)
+        }
+        WriteMode::At(offset) => {
+            let mut options = File::options();
+            (options.write(true).custom_flags(OFlags::NOFOLLOW.bits().cast_signed()).open(path)?, offset)
+        }
+    };
+    Ok(Target { file: Arc::new(file), position, sparse })
+}
+
+/// Makes a file that was certainly not there: one that somebody else prepared (with their owner, mode or links) is
+/// removed first, and what is not a regular file is refused.
+fn create_anew(path: &Path, mode: u32) -> io::Result<File> {
+    let mut options = File::options();
+    options.write(true).create_new(true).mode(mode & 0o777);
+    match options.open(path) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => match path.symlink_metadata()?.file_type() {
+            t if t.is_file() => {
+                std::fs::remove_file(path)?;
+                options.open(path)
+            }
+            t if t.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+            _ => Err(e),
+        },
+        other => other,
+    }
+}
+
+/// Reserves room without changing the size: a full disk is told before the first byte, and the file lies in one piece.
+fn reserve(file: &File, length: u64) -> io::Result<()> {
+    match rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, 0, length) {
+        Err(e @ (rustix::io::Errno::NOSPC | rustix::io::Errno::DQUOT | rustix::io::Errno::FBIG)) => Err(e.into()),
+        // Not every file system can.
+        _ => Ok(()),
+    }
+}
+
+impl Target {
+    /// Writes a batch and moves on behind it.
+    fn write(&mut self, batch: &[Bytes]) -> io::Result<()> {
+        if self.sparse {
+            return batch.iter().try_for_each(|chunk| self.write_around_holes(chunk));
+        }
+        for batch in batch.chunks(MAX_SLICES) {
+            let mut slices: Vec<_> = batch.iter().map(|chunk| IoSlice::new(chunk)).collect();
+            let mut slices = &mut slices[..];
+            while !slices.is_empty() {
+                match rustix::io::pwritev(&*self.file, slices, self.position) {
+                    Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                    Ok(count) => {
+                        self.position += count as u64;
+                        IoSlice::advance_slices(&mut slices, count);
+                    }
+                    Err(rustix::io::Errno::INTR) => {}
+                    Err(e) => return Err(e.into()),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn write_around_holes(&mut self, chunk: &Bytes) -> io::Result<()> {
+        let mut rest = &chunk[..];
+        while !rest.is_empty() {
+            // Up to the next border of a block, then block by block.
+            let border = HOLE - (self.position % HOLE as u64) as usize;
+            let (block, behind) = rest.split_at(border.min(rest.len()));
+            if block.iter().any(|&byte| byte != 0) {
+                self.file.write_all_at(block, self.position)?;
+            }
+            self.position += block.len() as u64;
+            rest = behind;
+        }
+        Ok(())
+    }
+
+    fn close(mut self, batch: &[Bytes], last: Finish) -> io::Result<Finished> {
+        self.write(batch)?;
+        let mut size = self.file.metadata()?.len();
+        if self.sparse && size < self.position {
+            self.file.set_len(self.position)?;
+            size = self.position;
+        }
+        let mode = last.metadata.mode.map(|mode| self.file.set_permissions(Permissions::from_mode(mode & 0o7777)));
+        let mtime = last.metadata.mtime.map(|mtime| self.file.set_modified(mtime));
+        if last.durability == Durability::Synced {
+            self.file.sync_all()?;
+        }
+        let metadata = mode.unwrap_or(Ok(())).and(mtime.unwrap_or(Ok(())));
+        Ok(Finished { size: Some(size), metadata: metadata.map_err(|e| Error::io("set time and mode", e)) })
+    }
+}
+
+impl LocalWrite {
+    pub(super) fn new(path: RemotePath, target: Target) -> Self {
+        let written = Arc::default();
+        Self { path, target, gathered: Vec::new(), length: 0, written, under_way: None, failed: false }
+    }
+
+    /// Waits until the batch before is written.
+    async fn settle(&mut self) -> Result<()> {
+        let Some(batch) = self.under_way.take() else { return Ok(()) };
+        let result = joined(batch.await);
+        self.failed |= result.is_err();
+        result.map_err(|e| e.at(&self.path))
+    }
+
+    fn send(&mut self) {
+        let batch = std::mem::take(&mut self.gathered);
+        let length = std::mem::take(&mut self.length) as u64;
+        let (mut target, written) = (self.target.clone(), Arc::clone(&self.written));
+        self.target.position += length;
+        self.under_way = Some(spawn_blocking(move || {
+            target.write(&batch)?;
+            written.fetch_add(length, Ordering::Release);
+            Ok(())
+        }));
+    }
+}
+
+#[async_trait]
+impl WriteStream for LocalWrite {
+    async fn write(&mut self, chunk: Bytes) -> Result<()> {
+        if self.failed {
+            return Err(Error::new(ErrorKind::Other, "written to after an error").at(&self.path));
+        }
+        self.length += chunk.len();
+        self.gathered.push(chunk);
+        if self.length >= GATHER {
+            self.settle().await?;
+            self.send();
+        }
+        Ok(())
+    }
+
+    fn acknowledged(&self) -> u64 {
+        self.written.load(Ordering::Acquire)
+    }
+
+    async fn finish(mut self: Box<Self>, last: Finish) -> Result<Finished> {
+        if self.failed {
+            return Err(Error::new(ErrorKind::Other, "finished after an error").at(&self.path));
+        }
+        self.settle().await?;
+        let Self { path, target, gathered, .. } = *self;
+        joined(spawn_blocking(move || target.close(&gathered, last)).await).map_err(|e| e.at(&path))
+    }
+}
+
+fn joined<T>(result: std::result::Result<io::Result<T>, tokio::task::JoinError>) -> Result<T> {
+    match result {
+        Ok(result) => result.map_err(|e| Error::io("write", e)),
+        Err(e) => Err(Error::new(ErrorKind::Other, "the writer stopped").with_source(e)),
+    }
+}
