@@ -10,6 +10,8 @@
 //! - [`serve`]: embedded SFTP and FTP servers for a folder; beside `transfer`, used by nothing but `cli`.
 //! - `cli`: the command line.
 
+#![forbid(unsafe_code)]
+
 pub mod endpoint;
 pub mod error;
 pub mod plan;

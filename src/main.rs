@@ -1,5 +1,7 @@
 //! The `haul` program.
 
+#![forbid(unsafe_code)]
+
 use std::process::ExitCode;
 
 mod cli;

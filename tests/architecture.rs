@@ -116,7 +116,8 @@ fn files_stay_short_and_folders_flat() {
 #[test]
 fn every_file_is_compiled() {
     let mut reached = BTreeSet::new();
-    let mut open = vec![root().join("src/lib.rs"), root().join("src/main.rs")];
+    let mut open =
+        ["src/lib.rs", "src/main.rs", "tests/support/wanlink/main.rs"].map(|path| root().join(path)).to_vec();
     for entry in std::fs::read_dir(root().join("tests")).unwrap() {
         let path = entry.unwrap().path();
         open.push(if path.is_dir() { path.join("main.rs") } else { path });
@@ -129,6 +130,22 @@ fn every_file_is_compiled() {
     let forgotten: Vec<_> = files("src", "rs").into_iter().chain(files("tests", "rs")).collect();
     let forgotten: Vec<_> = forgotten.iter().filter(|path| !reached.contains(*path)).map(|p| shown(p)).collect();
     assert!(forgotten.is_empty(), "no `mod` leads to {forgotten:#?}");
+}
+
+#[test]
+fn only_the_slow_link_has_unsafe_code_and_keeps_it_in_one_file() {
+    for path in ["src/lib.rs", "src/main.rs"] {
+        let text = std::fs::read_to_string(root().join(path)).unwrap();
+        assert!(text.contains("#![forbid(unsafe_code)]"), "{path} must forbid unsafe code");
+    }
+    let permission = concat!("allow(", "unsafe_code");
+    let allowed: Vec<_> = files("src", "rs")
+        .into_iter()
+        .chain(files("tests", "rs"))
+        .filter(|path| std::fs::read_to_string(path).unwrap().contains(permission))
+        .map(|path| shown(&path))
+        .collect();
+    assert_eq!(allowed, ["tests/support/wanlink/device.rs"]);
 }
 
 #[test]

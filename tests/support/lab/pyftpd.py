@@ -9,7 +9,7 @@ from pyftpdlib.authorizers import DummyAuthorizer
 from pyftpdlib.handlers import FTPHandler, TLS_FTPHandler
 from pyftpdlib.servers import FTPServer
 
-tls, port, first, last, root, certificate, uid = sys.argv[1:8]
+tls, address, port, first, last, root, certificate, uid = sys.argv[1:9]
 logging.basicConfig(level=logging.INFO)
 authorizer = DummyAuthorizer()
 authorizer.add_user("haul", sys.stdin.readline().strip(), root, perm="elradfmwMT")
@@ -22,7 +22,7 @@ if tls == "tls":
 handler.authorizer = authorizer
 handler.passive_ports = range(int(first), int(last) + 1)
 handler.auth_failed_timeout = 0
-server = FTPServer(("127.0.0.1", int(port)), handler)
+server = FTPServer((address, int(port)), handler)
 if os.getuid() == 0:
     # The certificate is read at login, as root's; so load it before.
     if tls == "tls":
