@@ -220,7 +220,7 @@ impl Case {
     }
 
     fn job(&self, from: &Arc<Server>, to: &Arc<Server>) -> Job {
-        Job { source: self.at(from, "source"), destination: self.at(to, "final"), entry: None }
+        Job { source: self.at(from, "source"), destination: self.at(to, "final"), entry: None, folder: None }
     }
 
     async fn go(&self, from: &Arc<Server>, to: &Arc<Server>) -> (Summary, Arc<Log>) {
@@ -372,7 +372,7 @@ async fn without_resume_it_starts_anew() {
 }
 
 #[tokio::test]
-async fn an_edited_part_is_kept_only_as_far_as_it_proves() {
+async fn of_an_edited_part_what_proves_is_kept() {
     let case = Case::new(8 * BLOCK);
     let (from, to) = pair();
     *from.breaks_reading.lock().unwrap() = vec![6 * BLOCK];
@@ -383,7 +383,7 @@ async fn an_edited_part_is_kept_only_as_far_as_it_proves() {
     bytes[usize::try_from(2 * BLOCK + 3).unwrap()] ^= 1;
     std::fs::write(&part, bytes).unwrap();
     let (_, log) = before.go(&from, &to).await;
-    assert_eq!(*log.resumed.lock().unwrap(), [2 * BLOCK]);
+    assert_eq!(*log.resumed.lock().unwrap(), [5 * BLOCK]);
     before.assert_whole();
 }
 

@@ -10,7 +10,7 @@ use haul::transport::{self, ConnectOptions, RemotePath, Transport, escape};
 use haul::{Error, ErrorKind};
 use tokio_util::sync::CancellationToken;
 
-use super::options::{ConnectArgs, OutputArgs};
+use super::options::{ConnectArgs, OutputArgs, TransferArgs};
 use super::prompt::TerminalPrompt;
 use super::report::{Failure, Report, Result};
 use super::screen::Screen;
@@ -74,6 +74,12 @@ impl<'a> Connections<'a> {
     pub(crate) fn new(args: &ConnectArgs, context: &'a Context) -> Result<Self> {
         let options = args.options(context.prompt(), &context.report)?;
         Ok(Self { context, options, open: Vec::new(), warned: false })
+    }
+
+    /// Prepares for moving files, as the options tell.
+    pub(crate) fn for_transfer(mut self, args: &TransferArgs) -> Self {
+        self.options.sparse = args.sparse;
+        self
     }
 
     /// Reads URLs and plain paths, all of them before anything is connected.

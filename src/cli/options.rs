@@ -57,6 +57,14 @@ pub(crate) struct TransferArgs {
     #[arg(short, long, value_name = "N", default_value = "auto", value_parser = count)]
     jobs: Count,
 
+    /// Move a large file in so many pieces at once, each on a connection of its own
+    #[arg(long, value_name = "N", default_value = "auto", value_parser = count)]
+    segments: Count,
+
+    /// Leave holes for runs of zeros in files written here
+    #[arg(long)]
+    pub(crate) sparse: bool,
+
     /// Start anew instead of going on with what an interrupted run left
     #[arg(long)]
     no_resume: bool,
@@ -106,6 +114,7 @@ impl TransferArgs {
     pub(crate) fn options(&self) -> Result<transfer::Options, Error> {
         Ok(transfer::Options {
             jobs: self.jobs.0,
+            segments: self.segments.0,
             resume: !self.no_resume,
             verify: self.verify,
             durability: if self.durable { Durability::Synced } else { Durability::Cached },

@@ -34,7 +34,7 @@ impl Transfer<'_> {
         if self.args.progress == View::Json {
             self.context.screen.speak_json();
         }
-        let mut connections = Connections::new(self.connect, self.context)?;
+        let mut connections = Connections::new(self.connect, self.context)?.for_transfer(self.args);
         let sources = connections.parse(sources)?;
         let destination = connections.parse_one(destination)?;
         let planned = plan::Options {
@@ -69,7 +69,7 @@ impl Transfer<'_> {
             return Err(usage("--json and --dry-run don't go with standard output as destination").into());
         }
         let options = self.args.options()?;
-        let mut connections = Connections::new(self.connect, self.context)?;
+        let mut connections = Connections::new(self.connect, self.context)?.for_transfer(self.args);
         let sources = connections.parse(sources)?;
         let cancel = &self.context.cancel;
         let mut found = Vec::new();
@@ -125,7 +125,7 @@ impl Transfer<'_> {
         if self.args.progress == View::Json {
             self.context.screen.speak_json();
         }
-        let mut connections = Connections::new(self.connect, self.context)?;
+        let mut connections = Connections::new(self.connect, self.context)?.for_transfer(self.args);
         let destination = connections.parse_one(destination)?;
         if destination.path.names_directory() {
             return Err(usage("is a directory: standard input needs the name of a file").at(&destination).into());

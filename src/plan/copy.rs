@@ -3,17 +3,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::Stream;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{Stream, StreamExt};
 use tokio::sync::mpsc;
 
 use super::walk::Listing;
 use super::{Place, expand};
 use crate::error::{Error, ErrorKind, Result};
-use crate::transfer::{Budget, Event, Job, Location, Observer, Task};
+use crate::transfer::{Budget, Event, Folder, Job, Location, Observer, Task};
 use crate::transport::{Entry, FileKind, Follow, RemotePath};
 
 /// Tasks that are planned ahead of their turn.
 const TASKS_AHEAD: usize = 1024;
+/// Directories listed at once, and where each listing has a connection for itself.
+const LISTINGS: usize = 32;
+const LISTINGS_ALONE: usize = 2;
 /// The number in notes that belong to no file of the run.
 const NO_FILE: u64 = u64::MAX;
 
@@ -118,6 +122,15 @@ struct Planner {
     tasks: mpsc::Sender<Task>,
 }
 
+/// A directory to walk.
+struct Directory {
+    source: Location,
+    target: Location,
+    mode: Option<u32>,
+    /// The directory that it is made in.
+    parent: Option<Arc<Folder>>,
+}
+
 /// Nobody takes the tasks any more: the run was cancelled.
 struct Stopped;
 
@@ -157,7 +170,7 @@ impl Planner {
             Err(error) => return Ok(Err(error)),
         };
         match entry.kind {
-            FileKind::File => self.file(source, target, entry).await?,
+            FileKind::File => self.file(source, target, entry, None).await?,
             FileKind::Directory if !self.options.recursive => {
                 return Ok(Err(Error::new(ErrorKind::IsADirectory, "is a directory")
                     .at(source.shown())
@@ -174,55 +187,67 @@ impl Planner {
         Ok(Ok(()))
     }
 
+    /// Walks a tree, many directories at once: at a distance each costs a few round trips.
     async fn tree(&self, source: Location, target: Location, entry: Entry) -> Result<(), Stopped> {
-        let mut pending = vec![(source, target, entry.mode)];
-        while let Some((source, target, mode)) = pending.pop() {
-            let mode = mode.filter(|_| self.options.preserve);
-            self.send(Task::Directory { at: target.clone(), mode }).await?;
-            let mut directories = Vec::new();
-            let mut listing = Listing::new(&source, Budget::new(self.options.retries, self.options.retry_wait));
-            loop {
-                match listing.next().await {
-                    Ok(Some(entry)) => directories.extend(self.entry(&source, &target, entry).await?),
-                    Ok(None) => break,
-                    Err(error) => {
-                        self.fail(source.url.clone(), error).await?;
-                        break;
-                    }
+        let streams = source.transport.capabilities().streams;
+        // Where a connection carries only one listing, most of them are for the files.
+        let at_once = if streams > 1 { LISTINGS } else { LISTINGS_ALONE };
+        let mut pending = vec![Directory { source, target, mode: entry.mode, parent: None }];
+        let mut listings = FuturesUnordered::new();
+        loop {
+            while listings.len() < at_once
+                && let Some(directory) = pending.pop()
+            {
+                listings.push(self.directory(directory));
+            }
+            let Some(found) = listings.next().await else { return Ok(()) };
+            // The last one is taken next: deep before wide, so that few directories wait.
+            pending.extend(found?.into_iter().rev());
+        }
+    }
+
+    /// Plans what is in one directory, and returns those below it.
+    async fn directory(&self, directory: Directory) -> Result<Vec<Directory>, Stopped> {
+        let Directory { source, target, mode, parent } = directory;
+        let folder = Folder::new(target, parent, mode.filter(|_| self.options.preserve));
+        self.send(Task::Directory(Arc::clone(&folder))).await?;
+        let mut below = Vec::new();
+        let mut listing = Listing::new(&source, Budget::new(self.options.retries, self.options.retry_wait));
+        loop {
+            match listing.next().await {
+                Ok(Some(entry)) => below.extend(self.entry(&source, &folder, entry).await?),
+                Ok(None) => return Ok(below),
+                Err(error) => {
+                    self.fail(source.url.clone(), error).await?;
+                    return Ok(below);
                 }
             }
-            directories.reverse();
-            pending.append(&mut directories);
         }
-        Ok(())
     }
 
     /// Plans one entry of a tree; returns it if it is a directory to walk.
-    async fn entry(
-        &self,
-        dir: &Location,
-        target: &Location,
-        entry: Entry,
-    ) -> Result<Option<(Location, Location, Option<u32>)>, Stopped> {
+    async fn entry(&self, dir: &Location, folder: &Arc<Folder>, entry: Entry) -> Result<Option<Directory>, Stopped> {
         // The name comes from a server: it may not lead out of either tree.
+        let target = folder.location();
         let both = dir.child(&entry.name).and_then(|from| Ok((from, target.child(&entry.name)?)));
-        let (from, to) = match both {
+        let (source, target) = match both {
             Ok(both) => both,
             Err(error) => return self.fail(dir.url.clone(), error).await.map(|()| None),
         };
+        let parent = Some(Arc::clone(folder));
         match entry.kind {
-            FileKind::Directory => return Ok(Some((from, to, entry.mode))),
-            FileKind::File => self.file(from, to, entry).await?,
-            FileKind::Symlink if self.options.preserve => self.link(from, to, entry).await?,
-            FileKind::Symlink => self.follow(from, to).await?,
-            FileKind::Other => self.note(format!("left out, not a regular file: {}", from.shown())),
+            FileKind::Directory => return Ok(Some(Directory { source, target, mode: entry.mode, parent })),
+            FileKind::File => self.file(source, target, entry, parent).await?,
+            FileKind::Symlink if self.options.preserve => self.link(source, target, entry, parent).await?,
+            FileKind::Symlink => self.follow(source, target, parent).await?,
+            FileKind::Other => self.note(format!("left out, not a regular file: {}", source.shown())),
         }
         Ok(None)
     }
 
-    async fn follow(&self, from: Location, to: Location) -> Result<(), Stopped> {
+    async fn follow(&self, from: Location, to: Location, folder: Option<Arc<Folder>>) -> Result<(), Stopped> {
         match from.transport.stat(&from.path, Follow::Links).await {
-            Ok(entry) if entry.kind == FileKind::File => self.file(from, to, entry).await,
+            Ok(entry) if entry.kind == FileKind::File => self.file(from, to, entry, folder).await,
             Ok(_) => {
                 self.note(format!("left out, a link to a directory (-p keeps links): {}", from.shown()));
                 Ok(())
@@ -231,7 +256,13 @@ impl Planner {
         }
     }
 
-    async fn link(&self, from: Location, to: Location, entry: Entry) -> Result<(), Stopped> {
+    async fn link(
+        &self,
+        from: Location,
+        to: Location,
+        entry: Entry,
+        folder: Option<Arc<Folder>>,
+    ) -> Result<(), Stopped> {
         let target = match entry.target {
             Some(target) => Ok(target),
             None => from.transport.read_link(&from.path).await,
@@ -239,15 +270,21 @@ impl Planner {
         match target {
             Ok(target) => {
                 self.observer.event(Event::Found { bytes: None });
-                self.send(Task::Symlink { source: from, at: to, target }).await
+                self.send(Task::Symlink { source: from, at: to, target, folder }).await
             }
             Err(error) => self.fail(from.url, error).await,
         }
     }
 
-    async fn file(&self, source: Location, destination: Location, entry: Entry) -> Result<(), Stopped> {
+    async fn file(
+        &self,
+        source: Location,
+        destination: Location,
+        entry: Entry,
+        folder: Option<Arc<Folder>>,
+    ) -> Result<(), Stopped> {
         self.observer.event(Event::Found { bytes: entry.size });
-        self.send(Task::File(Job { source, destination, entry: Some(entry) })).await
+        self.send(Task::File(Job { source, destination, entry: Some(entry), folder })).await
     }
 
     async fn fail(&self, source: String, error: Error) -> Result<(), Stopped> {

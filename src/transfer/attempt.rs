@@ -1,11 +1,12 @@
 //! One try at moving one file: part opened, copied, finished, verified, renamed into place.
 
 use crate::error::{ErrorKind, Result};
-use crate::transport::{Durability, Entry, Finish, Follow, ReadRange, Replace, SetMetadata, WriteMode};
+use crate::transport::{Durability, Entry, Finish, Follow, Replace, SetMetadata};
 
-use super::copy::{Copy, Progress};
+use super::copy::Progress;
 use super::journal::Journal;
 use super::run::Context;
+use super::streams::Streams;
 use super::types::{Event, Existing, Job, Location, Verified, Verify};
 use super::{proof, verify};
 
@@ -33,61 +34,29 @@ pub(super) struct Moved {
 
 impl Attempt<'_> {
     pub(super) async fn run(&self, mut journal: Option<&mut Journal>) -> Result<Moved> {
-        let offset = self.offset(journal.as_deref_mut()).await?;
-        let (bytes, size) = self.copy(offset, journal).await?;
-        self.source_is_unchanged(bytes).await?;
-        verify::size_is(self.part, bytes, size).await?;
-        let verified = self.verify(offset).await?;
-        self.commit().await?;
-        Ok(Moved { bytes, resumed_from: Some(offset).filter(|&offset| offset > 0), verified })
-    }
-
-    /// Returns where to go on; 0 when there is nothing proven to go on with.
-    async fn offset(&self, journal: Option<&mut Journal>) -> Result<u64> {
-        let Some(journal) = journal else { return Ok(0) };
-        if journal.contiguous() == 0 {
-            return Ok(0);
-        }
-        let offset = proof::kept_bytes(&self.job.source, self.part, journal).await?;
-        if offset == 0 {
-            self.note("what was there of an earlier transfer could not be proven: starting anew");
-            journal.restart(journal.head.clone())?;
-        } else {
-            journal.truncate(offset);
-            self.ctx.observer.event(Event::Resumed { id: self.id, offset });
-        }
-        Ok(offset)
-    }
-
-    /// Moves what is missing; returns the source's length, and the part's if the endpoint told it.
-    async fn copy(&self, offset: u64, journal: Option<&mut Journal>) -> Result<(u64, Option<u64>)> {
-        let (source, part) = (&self.job.source, self.part);
-        let mode = if offset > 0 {
-            WriteMode::At(offset)
-        } else {
-            WriteMode::Create { mode: self.mode_to_create(), length: self.entry.size }
-        };
-        let range = ReadRange { start: offset, end: self.entry.size };
-        let (mut reader, mut writer) = tokio::try_join!(
-            source.transport.open_read(&source.path, range),
-            part.transport.open_write(&part.path, mode),
-        )?;
-        let copy = Copy {
-            offset,
-            size: self.entry.size,
-            limiter: &self.ctx.limiter,
-            cancel: &self.ctx.cancel,
-            progress: self.progress,
-        };
-        let bytes = copy.run(reader.as_mut(), writer.as_mut(), journal).await?;
-        // The source first: if it says that what it sent was not whole, nothing is claimed about the part.
-        reader.finish().await?;
+        let kept = self.prove(journal.as_deref_mut()).await?;
         let last = Finish { durability: self.ctx.options.durability, metadata: self.metadata() };
-        let finished = writer.finish(last).await?;
+        let (bytes, finished) = Streams::new(self, journal).run(kept, last).await?;
         if let Err(e) = finished.metadata {
             self.note(&format!("time and mode are not kept: {}", e.chain()));
         }
-        Ok((bytes, finished.size))
+        self.source_is_unchanged(bytes).await?;
+        verify::size_is(self.part, bytes, finished.size).await?;
+        let verified = self.verify(kept > 0).await?;
+        self.commit().await?;
+        Ok(Moved { bytes, resumed_from: Some(kept).filter(|&kept| kept > 0), verified })
+    }
+
+    /// Returns how many bytes of an earlier transfer are proven and kept.
+    async fn prove(&self, journal: Option<&mut Journal>) -> Result<u64> {
+        let Some(journal) = journal.filter(|journal| journal.kept() > 0) else { return Ok(0) };
+        let kept = proof::prove(&self.job.source, self.part, journal).await?;
+        if kept == 0 {
+            self.note("what was there of an earlier transfer could not be proven: starting anew");
+        } else {
+            self.ctx.observer.event(Event::Resumed { id: self.id, offset: kept });
+        }
+        Ok(kept)
     }
 
     /// A source that changes while it is read gives a file that never existed; worth a question where there was time.
@@ -107,9 +76,9 @@ impl Attempt<'_> {
             .at(self.job.source.shown()))
     }
 
-    async fn verify(&self, offset: u64) -> Result<Verified> {
-        let by_size = if offset > 0 { Verified::Overlap } else { Verified::Size };
-        let doubtful = offset > 0 || self.retried;
+    async fn verify(&self, resumed: bool) -> Result<Verified> {
+        let by_size = if resumed { Verified::Overlap } else { Verified::Size };
+        let doubtful = resumed || self.retried;
         let wanted = self.ctx.options.verify;
         if wanted == Verify::Size || (wanted == Verify::Auto && !doubtful) {
             return Ok(by_size);
@@ -154,7 +123,8 @@ impl Attempt<'_> {
         Ok(())
     }
 
-    fn mode_to_create(&self) -> Option<u32> {
+    /// The mode to make the part with.
+    pub(super) fn mode_to_create(&self) -> Option<u32> {
         // Here the part is nobody else's to read until it is complete; there the server's umask has a say in the
         // final mode, which only making the file with it brings out.
         if self.part.transport.capabilities().local { Some(0o600) } else { self.entry.mode.map(|mode| mode & 0o777) }

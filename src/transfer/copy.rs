@@ -1,8 +1,8 @@
 //! The one loop that moves bytes: digest, journal, rate limit, progress and cancel are lines in it.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -10,37 +10,40 @@ use tokio_util::sync::CancellationToken;
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::{ReadStream, WriteStream};
 
-use super::journal::Journal;
+use super::journal::{Head, Journal};
 use super::rate::Limiter;
-use super::types::{Event, Observer};
+use super::run::Context;
+use super::segments::Claim;
+use super::types::Event;
 
 /// How long a broken transfer waits for another acknowledgement.
 const SETTLE: Duration = Duration::from_millis(200);
 
-/// Where one file is, over all its attempts.
+/// Where one file is, over all its attempts and streams.
 pub(super) struct Progress {
     id: u64,
-    observer: Arc<dyn Observer>,
+    ctx: Arc<Context>,
     position: AtomicU64,
     transferred: AtomicU64,
 }
 
 impl Progress {
-    pub(super) fn new(id: u64, observer: Arc<dyn Observer>) -> Self {
-        Self { id, observer, position: AtomicU64::new(0), transferred: AtomicU64::new(0) }
+    pub(super) fn new(id: u64, ctx: Arc<Context>) -> Self {
+        Self { id, ctx, position: AtomicU64::new(0), transferred: AtomicU64::new(0) }
     }
 
     /// An attempt starts, with so many bytes kept.
-    pub(super) fn start_at(&self, offset: u64) {
-        self.position.store(offset, Ordering::Relaxed);
-        self.observer.event(Event::Progress { id: self.id, position: offset });
+    pub(super) fn start_at(&self, kept: u64) {
+        self.position.store(kept, Ordering::Relaxed);
+        self.ctx.observer.event(Event::Progress { id: self.id, position: kept });
     }
 
-    /// Bytes were moved up to here.
-    pub(super) fn reach(&self, position: u64) {
-        let before = self.position.swap(position, Ordering::Relaxed);
-        self.transferred.fetch_add(position.saturating_sub(before), Ordering::Relaxed);
-        self.observer.event(Event::Progress { id: self.id, position });
+    /// So many bytes more were moved.
+    fn advance(&self, bytes: u64) {
+        let position = self.position.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        self.transferred.fetch_add(bytes, Ordering::Relaxed);
+        self.ctx.note_work(bytes);
+        self.ctx.observer.event(Event::Progress { id: self.id, position });
     }
 
     /// Returns the bytes moved by all attempts together.
@@ -50,28 +53,23 @@ impl Progress {
 }
 
 /// What the loop needs besides its two ends.
-pub(super) struct Copy<'a> {
-    /// Where both ends start.
-    pub(super) offset: u64,
-    /// Bytes that the source is expected to have, from its start.
-    pub(super) size: Option<u64>,
+pub(super) struct Copy<'a, 'j> {
+    /// Which bytes to move; both ends are open at its start.
+    pub(super) claim: &'a Claim,
     pub(super) limiter: &'a Limiter,
     pub(super) cancel: &'a CancellationToken,
     pub(super) progress: &'a Progress,
+    /// Where blocks are written down; shared with the file's other streams.
+    pub(super) journal: Option<&'a Mutex<&'j mut Journal>>,
 }
 
-impl Copy<'_> {
-    /// Moves bytes until the source ends; returns how many there are from the start of the file.
+impl<'j> Copy<'_, 'j> {
+    /// Moves bytes until the claim or the source ends; returns how many.
     ///
     /// # Errors
-    /// `SourceChanged` when the source ended before its size, or went on behind it; `Cancelled`.
-    pub(super) async fn run(
-        &self,
-        reader: &mut dyn ReadStream,
-        writer: &mut dyn WriteStream,
-        journal: Option<&mut Journal>,
-    ) -> Result<u64> {
-        let mut blocks = journal.map(|journal| Blocks::new(journal, self.offset));
+    /// Those of both ends; `Cancelled`.
+    pub(super) async fn run(&self, reader: &mut dyn ReadStream, writer: &mut dyn WriteStream) -> Result<u64> {
+        let mut blocks = self.journal.map(|journal| Blocks::new(journal, self.claim.start()));
         let result = self.pump(reader, writer, &mut blocks).await;
         // Whatever stopped the loop, blocks that the destination has are worth writing down.
         if let Some(blocks) = &mut blocks {
@@ -87,20 +85,21 @@ impl Copy<'_> {
         &self,
         reader: &mut dyn ReadStream,
         writer: &mut dyn WriteStream,
-        blocks: &mut Option<Blocks<'_>>,
+        blocks: &mut Option<Blocks<'_, 'j>>,
     ) -> Result<u64> {
-        let mut position = self.offset;
-        self.progress.start_at(position);
-        loop {
+        let mut moved = 0;
+        while !self.claim.is_done() {
             let mut chunk = self.unless_cancelled(reader.read()).await?;
             if chunk.is_empty() {
                 break;
             }
             while !chunk.is_empty() {
-                let piece = chunk.split_to(chunk.len().min(self.limiter.piece()));
-                position += piece.len() as u64;
-                if self.size.is_some_and(|size| position > size) {
-                    return Err(Error::new(ErrorKind::SourceChanged, "the source grew while it was read"));
+                let mut piece = chunk.split_to(chunk.len().min(self.limiter.piece()));
+                let taken = self.claim.advance(piece.len() as u64);
+                // What is behind the claim's end belongs to another stream by now.
+                piece.truncate(usize::try_from(taken).unwrap_or(usize::MAX));
+                if piece.is_empty() {
+                    break;
                 }
                 if let Some(blocks) = blocks {
                     blocks.update(&piece);
@@ -110,18 +109,14 @@ impl Copy<'_> {
                     writer.write(piece).await
                 })
                 .await?;
-                self.progress.reach(position);
+                moved += taken;
+                self.progress.advance(taken);
             }
             if let Some(blocks) = blocks {
                 blocks.write_down(writer.acknowledged())?;
             }
         }
-        match self.size {
-            Some(size) if position < size => {
-                Err(Error::new(ErrorKind::SourceChanged, format!("the source ended after {position} of {size} bytes")))
-            }
-            _ => Ok(position),
-        }
+        Ok(moved)
     }
 
     async fn unless_cancelled<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
@@ -134,7 +129,7 @@ impl Copy<'_> {
 }
 
 /// Waits for what is in flight, as long as more of it arrives: what was paid for is kept.
-async fn settle(writer: &mut dyn WriteStream, blocks: &Blocks<'_>) {
+async fn settle(writer: &mut dyn WriteStream, blocks: &Blocks<'_, '_>) {
     let mut before = None;
     while blocks.is_under_way(writer.acknowledged()) && before != Some(writer.acknowledged()) {
         before = Some(writer.acknowledged());
@@ -143,8 +138,9 @@ async fn settle(writer: &mut dyn WriteStream, blocks: &Blocks<'_>) {
 }
 
 /// Digests the stream block by block and writes them down once the destination has them.
-struct Blocks<'a> {
-    journal: &'a mut Journal,
+struct Blocks<'a, 'j> {
+    journal: &'a Mutex<&'j mut Journal>,
+    head: Head,
     start: u64,
     position: u64,
     hasher: blake3::Hasher,
@@ -152,15 +148,16 @@ struct Blocks<'a> {
     under_way: VecDeque<(u64, u64, blake3::Hash)>,
 }
 
-impl<'a> Blocks<'a> {
-    fn new(journal: &'a mut Journal, start: u64) -> Self {
-        Self { journal, start, position: start, hasher: blake3::Hasher::new(), under_way: VecDeque::new() }
+impl<'a, 'j> Blocks<'a, 'j> {
+    fn new(journal: &'a Mutex<&'j mut Journal>, start: u64) -> Self {
+        let head = lock(journal).head.clone();
+        Self { journal, head, start, position: start, hasher: blake3::Hasher::new(), under_way: VecDeque::new() }
     }
 
     fn update(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
-            let block = self.position / self.journal.head.block;
-            let end = block * self.journal.head.block + self.journal.head.length_of(block);
+            let block = self.position / self.head.block;
+            let end = block * self.head.block + self.head.length_of(block);
             let room = usize::try_from(end.saturating_sub(self.position)).unwrap_or(usize::MAX);
             let (piece, rest) = bytes.split_at(bytes.len().min(room));
             if piece.is_empty() {
@@ -182,12 +179,15 @@ impl<'a> Blocks<'a> {
     }
 
     fn write_down(&mut self, acknowledged: u64) -> Result<()> {
-        while let Some(&(block, _, digest)) =
-            self.under_way.front().filter(|(_, end, _)| *end <= self.start.saturating_add(acknowledged))
-        {
-            self.journal.add(block, digest)?;
+        let arrived = self.start.saturating_add(acknowledged);
+        while let Some(&(block, _, digest)) = self.under_way.front().filter(|(_, end, _)| *end <= arrived) {
+            lock(self.journal).add(block, digest)?;
             self.under_way.pop_front();
         }
         Ok(())
     }
+}
+
+fn lock<'a, 'b>(journal: &'b Mutex<&'a mut Journal>) -> MutexGuard<'b, &'a mut Journal> {
+    journal.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -8,6 +8,7 @@ use crate::transport::{Entry, FileKind, Follow, Precision};
 
 use super::attempt::{Attempt, Moved};
 use super::copy::Progress;
+use super::folder::{Known, Made};
 use super::journal::{Head, Journal, SMALLEST_BLOCK};
 use super::part;
 use super::retry::{Budget, pause};
@@ -27,7 +28,7 @@ pub(super) async fn run(ctx: Arc<Context>, id: u64, job: Job) -> Outcome {
         entry: job.entry.clone(),
         announced: false,
         retried: false,
-        progress: Progress::new(id, Arc::clone(&ctx.observer)),
+        progress: Progress::new(id, Arc::clone(&ctx)),
         resumed_from: None,
         verified: None,
         journal: None,
@@ -70,7 +71,7 @@ impl Moving<'_> {
                 Ok(status) => return Ok(status),
                 Err(error) => error,
             };
-            let reached = self.journal.as_ref().map_or(0, Journal::contiguous);
+            let reached = self.journal.as_ref().map_or(0, Journal::kept);
             let Some(wait) = budget.next(&error, reached > furthest) else { return Err(error) };
             furthest = furthest.max(reached);
             self.retried = true;
@@ -90,6 +91,11 @@ impl Moving<'_> {
             return Err(cancelled());
         }
         let entry = self.source_entry().await?;
+        if let Some(folder) = self.job.folder.as_ref().filter(|_| !self.ctx.options.dry_run)
+            && folder.make(self.ctx).await == Made::Failed
+        {
+            return Err(Error::new(ErrorKind::NotFound, "its directory could not be made"));
+        }
         let existing = self.existing().await?;
         if let Some(reason) = reason_to_skip(&entry, existing.as_ref(), self.ctx.options.existing)? {
             return Ok(Status::Skipped(reason));
@@ -161,6 +167,13 @@ impl Moving<'_> {
 
     async fn existing(&self) -> Result<Option<Entry>> {
         let destination = &self.job.destination;
+        if let (Some(folder), Some(name)) = (&self.job.folder, destination.path.file_name()) {
+            match folder.look_up(name).await {
+                Known::Missing => return Ok(None),
+                Known::Entry(entry) if entry.kind != FileKind::Directory => return Ok(Some(entry)),
+                _ => {}
+            }
+        }
         match destination.transport.stat(&destination.path, Follow::Nothing).await {
             Ok(entry) if entry.kind == FileKind::Directory => {
                 Err(Error::new(ErrorKind::IsADirectory, "a directory is in the way").at(destination.shown()))
@@ -224,7 +237,7 @@ impl Moving<'_> {
                 .with_hint(format!("what arrived is kept as {} for a look; the next run starts anew", part.shown()));
         }
         // Nothing that a later attempt could use: leave no trace. A lost connection has no way to do that.
-        let reached = self.journal.as_ref().map_or(0, Journal::contiguous);
+        let reached = self.journal.as_ref().map_or(0, Journal::kept);
         if reached == 0 && !error.kind().is_retryable() {
             self.discard(part).await;
         }

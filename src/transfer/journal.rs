@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{Read, Write};
+use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -55,6 +56,12 @@ impl Head {
         }
     }
 
+    /// Returns the bytes of a block.
+    pub(super) fn range_of(&self, block: u64) -> Range<u64> {
+        let start = block.saturating_mul(self.block);
+        start..start.saturating_add(self.length_of(block))
+    }
+
     /// Returns the length of a block, 0 behind the last one.
     pub(super) fn length_of(&self, block: u64) -> u64 {
         self.size.saturating_sub(block.saturating_mul(self.block)).min(self.block)
@@ -92,7 +99,7 @@ impl Journal {
 
     /// Forgets the blocks: the file is moved from its start.
     pub(super) fn restart(&mut self, head: Head) -> Result<()> {
-        *self = Self::start(std::mem::take(&mut self.path), head)?;
+        *self = Self::start(self.path.clone(), head)?;
         Ok(())
     }
 
@@ -125,17 +132,50 @@ impl Journal {
         self.blocks.get(&block).copied()
     }
 
-    /// Returns how many bytes from the start of the file are written down without a gap.
-    pub(super) fn contiguous(&self) -> u64 {
-        // The keys are sorted: the first that isn't its own number comes after a gap.
-        let gap = self.blocks.keys().zip(0u64..).find(|(block, number)| **block != *number);
-        let blocks = gap.map_or(self.blocks.len() as u64, |(_, number)| number);
-        (blocks * self.head.block).min(self.head.size)
+    /// Returns how many bytes are written down.
+    pub(super) fn kept(&self) -> u64 {
+        self.blocks.keys().map(|block| self.head.length_of(*block)).sum()
     }
 
-    /// Forgets what is behind `offset`: it will be moved again. The lines stay; newer ones for the same blocks count.
-    pub(super) fn truncate(&mut self, offset: u64) {
-        self.blocks.retain(|block, _| block * self.head.block < offset);
+    /// Returns the byte ranges that are written down, in order, joined where they touch.
+    pub(super) fn runs(&self) -> Vec<Range<u64>> {
+        let mut runs: Vec<Range<u64>> = Vec::new();
+        for range in self.blocks.keys().map(|block| self.head.range_of(*block)) {
+            match runs.last_mut().filter(|run| run.end == range.start) {
+                Some(run) => run.end = range.end,
+                None => runs.push(range),
+            }
+        }
+        runs
+    }
+
+    /// Returns the byte ranges that are not written down, in order.
+    pub(super) fn missing(&self) -> Vec<Range<u64>> {
+        let (mut missing, mut from) = (Vec::new(), 0);
+        for run in self.runs() {
+            if from < run.start {
+                missing.push(from..run.start);
+            }
+            from = run.end;
+        }
+        if from < self.head.size {
+            missing.push(from..self.head.size);
+        }
+        missing
+    }
+
+    /// Forgets the blocks for which `keep` says no, given their number, byte range and digest: they are moved again.
+    pub(super) fn retain(&mut self, mut keep: impl FnMut(u64, &Range<u64>) -> bool) -> Result<()> {
+        let (head, before) = (self.head.clone(), self.blocks.len());
+        self.blocks.retain(|&block, _| keep(block, &head.range_of(block)));
+        if self.blocks.len() < before {
+            let blocks = std::mem::take(&mut self.blocks);
+            self.restart(head)?;
+            for (block, digest) in blocks {
+                self.add(block, digest)?;
+            }
+        }
+        Ok(())
     }
 
     /// Removes the journal: the transfer is complete, or its part is not to be used again.
@@ -260,7 +300,9 @@ mod tests {
         }
         drop(journal);
         let journal = Journal::open(dir.path(), "id", head(5 << 20)).unwrap();
-        assert_eq!(journal.contiguous(), 2 << 20);
+        assert_eq!(journal.kept(), 3 << 20);
+        assert_eq!(journal.runs(), [0..2 << 20, 3 << 20..4 << 20]);
+        assert_eq!(journal.missing(), [2 << 20..3 << 20, 4 << 20..5 << 20]);
         assert_eq!(journal.digest(3), Some(digest(3)));
     }
 
@@ -268,7 +310,7 @@ mod tests {
     fn another_source_starts_anew() {
         let dir = tempfile::tempdir().unwrap();
         Journal::open(dir.path(), "id", head(5 << 20)).unwrap().add(0, digest(0)).unwrap();
-        assert_eq!(Journal::open(dir.path(), "id", head(6 << 20)).unwrap().contiguous(), 0);
+        assert_eq!(Journal::open(dir.path(), "id", head(6 << 20)).unwrap().kept(), 0);
     }
 
     #[test]
@@ -281,7 +323,20 @@ mod tests {
         let mut journal = Journal::open(dir.path(), "id", head(9 << 20)).unwrap();
         journal.add(1, digest(1)).unwrap();
         drop(journal);
-        assert_eq!(Journal::open(dir.path(), "id", head(9 << 20)).unwrap().contiguous(), 2 << 20);
+        assert_eq!(Journal::open(dir.path(), "id", head(9 << 20)).unwrap().kept(), 2 << 20);
+    }
+
+    #[test]
+    fn what_is_forgotten_stays_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut journal = Journal::open(dir.path(), "id", head(5 << 20)).unwrap();
+        for block in 0..5 {
+            journal.add(block, digest(block)).unwrap();
+        }
+        journal.retain(|block, range| block != 2 && range.end <= 4 << 20).unwrap();
+        drop(journal);
+        let journal = Journal::open(dir.path(), "id", head(5 << 20)).unwrap();
+        assert_eq!(journal.missing(), [2 << 20..3 << 20, 4 << 20..5 << 20]);
     }
 
     #[test]

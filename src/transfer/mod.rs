@@ -3,23 +3,31 @@
 //! A [`Task`] says what to make where; [`run`] carries out a stream of them and tells an [`Observer`] what happens.
 //! One file goes: entry known or one `stat` → journal → part file opened at the offset that is proven → copy → finish →
 //! verify → rename into place. The parts: `run` (many tasks at once) → `job` (one file: skip, attempts, retries) →
-//! `attempt` (one try) → `copy` (the one loop that moves bytes), with `journal`, `proof`, `part`, `verify`, `rate` and
+//! `attempt` (one try) → `streams` (of one file, over `segments`) → `copy` (the one loop that moves bytes), with `journal`, `proof`, `part`, `verify`, `rate` and
 //! `lock` beside them; `single` streams one file to or from a pipe.
 
 mod attempt;
+mod controller;
 mod copy;
+mod folder;
 mod job;
 mod journal;
+mod lanes;
 mod lock;
+mod memory;
 mod part;
 mod proof;
 mod rate;
 mod retry;
 mod run;
+mod segments;
 mod single;
+mod streams;
 mod types;
 mod verify;
 
+pub use folder::Folder;
+pub use memory::remembered_connections;
 pub(crate) use part::is_part_name;
 pub(crate) use retry::Budget;
 pub use run::run;

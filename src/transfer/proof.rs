@@ -1,5 +1,11 @@
 //! Proving what an earlier attempt left, so that a resumed file is as good as one moved in one go.
 
+use std::collections::HashSet;
+use std::ops::Range;
+
+use bytes::Bytes;
+use futures_util::future::try_join_all;
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::{FileKind, Follow, ReadRange};
 
@@ -9,82 +15,91 @@ use super::types::Location;
 /// Bytes before the offset that are read from both ends and compared, where that crosses the network.
 const OVERLAP: u64 = 64 * 1024;
 
-/// Returns how many bytes of the part file are proven and kept; 0 when the transfer starts anew.
+/// Makes the journal forget what can't be proven of the part file; returns how many bytes are kept.
 ///
 /// Kept bytes on this machine must match the journal's digests block by block; a source on this machine must still do
-/// so too. The end across the network is proven by the bytes right before the offset, compared with the other end's.
-pub(super) async fn kept_bytes(source: &Location, part: &Location, journal: &Journal) -> Result<u64> {
+/// so too. The end across the network is proven by the last bytes of each run of blocks, compared with the other end's.
+pub(super) async fn prove(source: &Location, part: &Location, journal: &mut Journal) -> Result<u64> {
     let (from, to) = (source.transport.capabilities(), part.transport.capabilities());
     let size = match part.transport.stat(&part.path, Follow::Nothing).await {
         Ok(entry) if entry.kind == FileKind::File => entry.size.unwrap_or(0),
-        Ok(_) => return Ok(0),
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(0),
+        Ok(_) => 0,
+        Err(e) if e.kind() == ErrorKind::NotFound => 0,
         Err(e) => return Err(e),
     };
     // A part longer than the source was written by somebody else.
-    if size > journal.head.size || !from.resume_read || !to.resume_write {
+    if size == 0 || size > journal.head.size || !from.resume_read || !to.resume_write {
+        journal.retain(|_, _| false)?;
         return Ok(0);
     }
-    let mut kept = whole_blocks(journal, size.min(journal.contiguous()));
+    let first_gap = journal.missing().first().map_or(journal.head.size, |gap| gap.start);
+    journal.retain(|_, range| range.end <= size && (to.random_write || range.end <= first_gap))?;
     if to.local {
-        kept = proven_prefix(part, journal, kept).await?;
+        let damaged = damaged(part, journal).await?;
+        journal.retain(|block, _| !damaged.contains(&block))?;
     }
-    if kept == 0 {
-        return Ok(0);
+    if from.local && !damaged(source, journal).await?.is_empty() {
+        journal.retain(|_, _| false)?;
     }
-    if from.local && proven_prefix(source, journal, kept).await? < kept {
-        return Ok(0);
-    }
-    let same = match (from.local, to.local) {
+    let runs = try_join_all(journal.runs().into_iter().map(|run| ends_alike(source, part, journal, run))).await?;
+    journal.retain(|_, range| runs.iter().any(|(run, alike)| *alike && run.contains(&range.start)))?;
+    Ok(journal.kept())
+}
+
+/// Returns the run and whether its end is the same at both ends; what is on this machine was proven already.
+async fn ends_alike(
+    source: &Location,
+    part: &Location,
+    journal: &Journal,
+    run: Range<u64>,
+) -> Result<(Range<u64>, bool)> {
+    let alike = match (source.transport.capabilities().local, part.transport.capabilities().local) {
         (true, true) => true,
         (false, false) => {
-            last_block_matches(source, journal, kept).await? && last_block_matches(part, journal, kept).await?
+            last_block_matches(source, journal, run.end).await? && last_block_matches(part, journal, run.end).await?
         }
         _ => {
-            let range = ReadRange::between(kept.saturating_sub(OVERLAP), kept);
-            read_all(source, range).await? == read_all(part, range).await?
+            let overlap = ReadRange::between(run.start.max(run.end.saturating_sub(OVERLAP)), run.end);
+            let (from, to) = tokio::try_join!(read_all(source, overlap), read_all(part, overlap))?;
+            from == to
         }
     };
-    Ok(if same { kept } else { 0 })
+    Ok((run, alike))
 }
 
-fn whole_blocks(journal: &Journal, bytes: u64) -> u64 {
-    if bytes == journal.head.size { bytes } else { bytes - bytes % journal.head.block }
-}
-
-/// Returns how many of the first `bytes` have the digests that the journal says, in whole blocks.
-async fn proven_prefix(at: &Location, journal: &Journal, bytes: u64) -> Result<u64> {
-    let mut stream = at.transport.open_read(&at.path, ReadRange::between(0, bytes)).await?;
-    let (mut proven, mut hasher, mut in_block) = (0, blake3::Hasher::new(), 0);
-    loop {
-        let mut chunk = stream.read().await?;
-        if chunk.is_empty() {
-            return Ok(proven);
-        }
-        while !chunk.is_empty() {
-            let block = proven / journal.head.block;
-            let length = journal.head.length_of(block);
-            let piece = chunk.split_to(chunk.len().min(usize::try_from(length - in_block).unwrap_or(usize::MAX)));
-            hasher.update(&piece);
-            in_block += piece.len() as u64;
-            if in_block == length {
-                if journal.digest(block) != Some(hasher.finalize()) {
-                    return Ok(proven);
+/// Returns the blocks that don't have the digests that the journal says.
+async fn damaged(at: &Location, journal: &Journal) -> Result<HashSet<u64>> {
+    let mut damaged = HashSet::new();
+    for run in journal.runs() {
+        let mut stream = at.transport.open_read(&at.path, ReadRange::between(run.start, run.end)).await?;
+        let (mut position, mut chunk) = (run.start, Bytes::new());
+        while position < run.end {
+            let block = position / journal.head.block;
+            let mut left = journal.head.length_of(block);
+            position += left;
+            let mut hasher = blake3::Hasher::new();
+            while left > 0 {
+                if chunk.is_empty() {
+                    chunk = stream.read().await?;
+                    if chunk.is_empty() {
+                        break;
+                    }
                 }
-                proven += length;
-                hasher.reset();
-                in_block = 0;
-                if proven >= bytes {
-                    return Ok(proven);
-                }
+                let piece = chunk.split_to(chunk.len().min(usize::try_from(left).unwrap_or(usize::MAX)));
+                hasher.update(&piece);
+                left -= piece.len() as u64;
+            }
+            if journal.digest(block) != Some(hasher.finalize()) {
+                damaged.insert(block);
             }
         }
     }
+    Ok(damaged)
 }
 
-async fn last_block_matches(at: &Location, journal: &Journal, kept: u64) -> Result<bool> {
-    let block = (kept - 1) / journal.head.block;
-    let bytes = read_all(at, ReadRange::between(block * journal.head.block, kept)).await?;
+async fn last_block_matches(at: &Location, journal: &Journal, end: u64) -> Result<bool> {
+    let block = (end - 1) / journal.head.block;
+    let bytes = read_all(at, ReadRange::between(block * journal.head.block, end)).await?;
     Ok(journal.digest(block) == Some(blake3::hash(&bytes)))
 }
 

@@ -1,18 +1,20 @@
 //! Many tasks at once: the scheduler of a run.
 
-use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::{Stream, StreamExt};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::transport::{FileKind, Follow, RemotePath, SetMetadata};
+use crate::transport::{FileKind, Follow, SetMetadata};
 
+use super::folder::{Folder, Made};
+use super::lanes::{Lanes, Load};
 use super::lock::Locks;
 use super::rate::Limiter;
 use super::types::{Event, Existing, Location, Observer, Options, Outcome, Status, Summary, Task};
@@ -27,8 +29,12 @@ pub(super) struct Context {
     pub(super) locks: Arc<Locks>,
     pub(super) journals: PathBuf,
     pub(super) umask: u32,
+    /// How many streams one large file may have now.
+    pub(super) share: watch::Sender<usize>,
     installation: [u8; 16],
     stopped: AtomicBool,
+    /// Bytes moved so far, and what files weigh besides their bytes: what the controller measures.
+    work: AtomicU64,
 }
 
 impl Context {
@@ -40,10 +46,12 @@ impl Context {
             installation: journal::installation(&journals)?,
             journals,
             umask: umask(),
+            share: watch::Sender::new(1),
             options: options.clone(),
             observer,
             cancel,
             stopped: AtomicBool::new(false),
+            work: AtomicU64::new(0),
         }))
     }
 
@@ -62,6 +70,16 @@ impl Context {
     pub(super) fn is_stopped(&self) -> bool {
         self.stopped.load(Ordering::Relaxed)
     }
+
+    /// Counts what was done.
+    pub(super) fn note_work(&self, bytes: u64) {
+        self.work.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Returns what was counted so far.
+    pub(super) fn work(&self) -> u64 {
+        self.work.load(Ordering::Relaxed)
+    }
 }
 
 /// Carries out tasks, several at once, and returns the totals.
@@ -77,140 +95,105 @@ pub async fn run(
     observer: Arc<dyn Observer>,
     cancel: CancellationToken,
 ) -> Result<Summary> {
+    let ctx = Context::new(options, observer, cancel)?;
     let mut run = Run {
-        ctx: Context::new(options, observer, cancel)?,
+        lanes: Lanes::new(Arc::clone(&ctx)),
+        ctx,
         started: Instant::now(),
         next_id: 0,
         jobs: JoinSet::new(),
         summary: Summary::default(),
-        refused: HashSet::new(),
         modes: Vec::new(),
     };
-    loop {
-        let task = tokio::select! {
+    let mut planned = false;
+    while !(planned && run.jobs.is_empty()) {
+        let room = run.lanes.has_room();
+        tokio::select! {
             biased;
             () = run.ctx.cancel.cancelled() => break,
-            Some(outcome) = run.jobs.join_next() => {
-                run.count(outcome);
-                continue;
-            }
-            task = tasks.next() => task,
-        };
-        let Some(task) = task else { break };
-        run.take(task).await;
+            Some(done) = run.jobs.join_next() => run.count(done),
+            () = run.lanes.tick() => {}
+            task = tasks.next(), if room && !planned => match task {
+                Some(task) => run.take(task),
+                None => planned = true,
+            },
+        }
     }
     run.end().await
 }
 
 struct Run {
     ctx: Arc<Context>,
+    lanes: Lanes,
     started: Instant,
     next_id: u64,
-    jobs: JoinSet<Outcome>,
+    jobs: JoinSet<Done>,
     summary: Summary,
-    /// Directories that could not be made.
-    refused: HashSet<RemotePath>,
     /// Modes to set on directories once they are filled: a read-only one could not be.
     modes: Vec<(Location, u32)>,
 }
 
+/// A job that has ended.
+enum Done {
+    Job(Outcome, Load),
+    Directory(u64, Arc<Folder>, Load),
+}
+
 impl Run {
-    async fn take(&mut self, task: Task) {
-        let id = self.next_id;
+    fn take(&mut self, task: Task) {
+        let (id, ctx) = (self.next_id, Arc::clone(&self.ctx));
         self.next_id += 1;
         match task {
+            Task::File(job) if self.ctx.is_stopped() => {
+                let gone = Error::new(ErrorKind::ConnectionRefused, "not tried: the connection is gone");
+                self.report(outcome(id, &job.source.url, &job.destination.url, Status::Failed(gone)));
+            }
             Task::File(job) => {
-                if self.is_refused(&job.destination) {
-                    return self.report_failed(id, &job.source.url, &job.destination.url, no_directory());
-                }
-                if self.ctx.is_stopped() {
-                    let gone = Error::new(ErrorKind::ConnectionRefused, "not tried: the connection is gone");
-                    return self.report_failed(id, &job.source.url, &job.destination.url, gone);
-                }
-                let streams = |at: &Location| at.transport.capabilities().streams.max(4);
-                let suggested = streams(&job.source).min(streams(&job.destination));
-                self.make_room(self.ctx.options.jobs.unwrap_or(suggested)).await;
-                self.jobs.spawn(job::run(Arc::clone(&self.ctx), id, job));
+                let load = self.lanes.add(&job);
+                self.jobs.spawn(async move { Done::Job(job::run(ctx, id, job).await, load) });
             }
-            Task::Directory { at, mode } => self.make_directory(id, at, mode).await,
-            Task::Symlink { source, at, target } => {
-                let result =
-                    if self.is_refused(&at) { Err(no_directory()) } else { self.make_link(&at, &target).await };
-                let status = result.unwrap_or_else(Status::Failed);
-                self.report(outcome(id, &source.url, &at.url, status));
+            Task::Directory(folder) => {
+                let load = self.lanes.add_small(folder.location());
+                self.jobs.spawn(async move {
+                    if !ctx.options.dry_run {
+                        folder.make(&ctx).await;
+                    }
+                    Done::Directory(id, folder, load)
+                });
             }
-            Task::Failed { source, error } => self.report_failed(id, &source, "", error),
+            Task::Symlink { source, at, target, folder } => {
+                let load = self.lanes.add_small(&at);
+                self.jobs.spawn(async move {
+                    let made = make_link(&ctx, &at, &target, folder).await;
+                    Done::Job(outcome(id, &source.url, &at.url, made.unwrap_or_else(Status::Failed)), load)
+                });
+            }
+            Task::Failed { source, error } => self.report(outcome(id, &source, "", Status::Failed(error))),
         }
     }
 
-    async fn make_room(&mut self, most: usize) {
-        while self.jobs.len() >= most.max(1) {
-            if let Some(outcome) = self.jobs.join_next().await {
-                self.count(outcome);
-            }
-        }
-    }
-
-    async fn make_directory(&mut self, id: u64, at: Location, mode: Option<u32>) {
-        if self.ctx.options.dry_run {
-            return;
-        }
-        if self.is_refused(&at) {
-            self.refused.insert(at.path);
-            return;
-        }
-        let result = match at.transport.create_dir(&at.path).await {
-            Err(e) if e.kind() == ErrorKind::AlreadyExists => is_directory(&at).await,
-            other => other,
-        };
-        match result {
-            Ok(()) => self.modes.extend(mode.map(|mode| (at, mode & 0o777))),
-            Err(error) => {
-                self.report_failed(id, "", &at.url, error.context("make the directory"));
-                self.refused.insert(at.path);
-            }
-        }
-    }
-
-    async fn make_link(&self, at: &Location, target: &[u8]) -> Result<Status> {
-        let existing = match at.transport.stat(&at.path, Follow::Nothing).await {
-            Ok(entry) => Some(entry),
-            Err(e) if e.kind() == ErrorKind::NotFound => None,
-            Err(e) => return Err(e),
-        };
-        match existing {
-            Some(entry) if entry.kind == FileKind::Directory => {
-                return Err(Error::new(ErrorKind::IsADirectory, "a directory is in the way").at(at.shown()));
-            }
-            Some(_) if self.ctx.options.existing == Existing::Keep => {
-                return Ok(Status::Skipped("it is there already"));
-            }
-            Some(entry) if entry.kind == FileKind::Symlink && at.transport.read_link(&at.path).await? == target => {
-                return Ok(Status::Skipped("same target"));
-            }
-            _ if self.ctx.options.dry_run => return Ok(Status::Planned),
-            Some(_) => at.transport.remove_file(&at.path).await?,
-            None => {}
-        }
-        at.transport.symlink(target, &at.path).await.map(|()| Status::Done)
-    }
-
-    fn is_refused(&self, at: &Location) -> bool {
-        !self.refused.is_empty() && at.path.parent().is_some_and(|parent| self.refused.contains(&parent))
-    }
-
-    fn report_failed(&mut self, id: u64, source: &str, destination: &str, error: Error) {
-        self.report(outcome(id, source, destination, Status::Failed(error)));
-    }
-
-    fn count(&mut self, joined: Result<Outcome, tokio::task::JoinError>) {
+    fn count(&mut self, joined: Result<Done, tokio::task::JoinError>) {
         match joined {
-            Ok(outcome) => self.report(outcome),
+            Ok(Done::Job(outcome, load)) => {
+                self.lanes.remove(load);
+                self.report(outcome);
+            }
+            Ok(Done::Directory(id, folder, load)) => {
+                self.lanes.remove(load);
+                let at = folder.location();
+                match folder.take_error() {
+                    Some(error) => {
+                        let error = error.context("make the directory");
+                        self.report(outcome(id, "", &at.url, Status::Failed(error)));
+                    }
+                    None => self.modes.extend(folder.mode().map(|mode| (at.clone(), mode & 0o777))),
+                }
+            }
             Err(e) => {
                 let error = Error::new(ErrorKind::Other, "a transfer stopped unexpectedly").with_source(e);
                 let id = self.next_id;
                 self.next_id += 1;
-                self.report_failed(id, "", "", error);
+                self.report(outcome(id, "", "", Status::Failed(error)));
             }
         }
     }
@@ -239,8 +222,8 @@ impl Run {
     }
 
     async fn end(mut self) -> Result<Summary> {
-        while let Some(outcome) = self.jobs.join_next().await {
-            self.count(outcome);
+        while let Some(done) = self.jobs.join_next().await {
+            self.count(done);
         }
         for (at, mode) in std::mem::take(&mut self.modes).into_iter().rev() {
             let metadata = SetMetadata { mode: Some(mode), mtime: None };
@@ -249,22 +232,39 @@ impl Run {
                 self.ctx.observer.event(Event::Note { id: self.next_id, text });
             }
         }
+        self.lanes.remember();
         self.summary.elapsed = self.started.elapsed();
         self.summary.cancelled = self.ctx.cancel.is_cancelled();
         Ok(self.summary)
     }
 }
 
-async fn is_directory(at: &Location) -> Result<()> {
-    // A link to a directory is good enough, as it is for `cp`: the user made it, not the source.
-    match at.transport.stat(&at.path, Follow::Links).await?.kind {
-        FileKind::Directory => Ok(()),
-        _ => Err(Error::new(ErrorKind::NotADirectory, "something else is in the way").at(at.shown())),
+async fn make_link(ctx: &Context, at: &Location, target: &[u8], folder: Option<Arc<Folder>>) -> Result<Status> {
+    if let Some(folder) = folder.filter(|_| !ctx.options.dry_run)
+        && folder.make(ctx).await == Made::Failed
+    {
+        return Err(Error::new(ErrorKind::NotFound, "its directory could not be made"));
     }
-}
-
-fn no_directory() -> Error {
-    Error::new(ErrorKind::NotFound, "its directory could not be made")
+    let existing = match at.transport.stat(&at.path, Follow::Nothing).await {
+        Ok(entry) => Some(entry),
+        Err(e) if e.kind() == ErrorKind::NotFound => None,
+        Err(e) => return Err(e),
+    };
+    match existing {
+        Some(entry) if entry.kind == FileKind::Directory => {
+            return Err(Error::new(ErrorKind::IsADirectory, "a directory is in the way").at(at.shown()));
+        }
+        Some(_) if ctx.options.existing == Existing::Keep => {
+            return Ok(Status::Skipped("it is there already"));
+        }
+        Some(entry) if entry.kind == FileKind::Symlink && at.transport.read_link(&at.path).await? == target => {
+            return Ok(Status::Skipped("same target"));
+        }
+        _ if ctx.options.dry_run => return Ok(Status::Planned),
+        Some(_) => at.transport.remove_file(&at.path).await?,
+        None => {}
+    }
+    at.transport.symlink(target, &at.path).await.map(|()| Status::Done)
 }
 
 fn outcome(id: u64, source: &str, destination: &str, status: Status) -> Outcome {

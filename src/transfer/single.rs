@@ -18,6 +18,7 @@ use super::copy::{Copy, Progress};
 use super::part;
 use super::retry::{Budget, pause};
 use super::run::Context;
+use super::segments::Claim;
 use super::types::{Event, Existing, Location, Observer, Options, Outcome, Status, Verified};
 use super::verify;
 
@@ -113,7 +114,7 @@ pub async fn write_in(
 }
 
 async fn read_on(
-    ctx: &Context,
+    ctx: &Arc<Context>,
     source: &Location,
     sink: &mut Sink<'_, impl AsyncWrite + Unpin + Send>,
     entry: &Entry,
@@ -133,7 +134,7 @@ async fn read_on(
 }
 
 async fn write_part(
-    ctx: &Context,
+    ctx: &Arc<Context>,
     input: &mut (impl AsyncRead + Unpin + Send),
     part: &Location,
     destination: &Location,
@@ -155,10 +156,17 @@ fn announce(ctx: &Context, source: String, destination: String, size: Option<u64
     ctx.observer.event(Event::Started { id: ID, source, destination, size });
 }
 
-async fn pump(ctx: &Context, offset: u64, reader: &mut dyn ReadStream, writer: &mut dyn WriteStream) -> Result<u64> {
-    let progress = Progress::new(ID, Arc::clone(&ctx.observer));
-    let copy = Copy { offset, size: None, limiter: &ctx.limiter, cancel: &ctx.cancel, progress: &progress };
-    copy.run(reader, writer, None).await
+async fn pump(
+    ctx: &Arc<Context>,
+    offset: u64,
+    reader: &mut dyn ReadStream,
+    writer: &mut dyn WriteStream,
+) -> Result<u64> {
+    let progress = Progress::new(ID, Arc::clone(ctx));
+    progress.start_at(offset);
+    let claim = Claim::of(offset..u64::MAX);
+    let copy = Copy { claim: &claim, limiter: &ctx.limiter, cancel: &ctx.cancel, progress: &progress, journal: None };
+    Ok(offset + copy.run(reader, writer).await?)
 }
 
 fn same(now: &Entry, then: &Entry) -> bool {

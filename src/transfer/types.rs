@@ -8,6 +8,8 @@ use crate::endpoint::encode_path;
 use crate::error::{Error, Result};
 use crate::transport::{Durability, Entry, RemotePath, Transport};
 
+use super::folder::Folder;
+
 /// A path at a connected endpoint.
 #[derive(Debug, Clone)]
 pub struct Location {
@@ -51,18 +53,22 @@ pub struct Job {
     pub destination: Location,
     /// The source's entry if a listing or `stat` has told it already.
     pub entry: Option<Entry>,
+    /// The directory that it goes into, if that is a part of the plan.
+    pub folder: Option<Arc<Folder>>,
+}
+
+impl Job {
+    /// Returns the longer of both ends' round trips; `None` where no network is involved.
+    pub(super) fn round_trip(&self) -> Option<Duration> {
+        self.source.transport.round_trip().max(self.destination.transport.round_trip())
+    }
 }
 
 /// One thing to do, in an order in which a directory comes before what is in it.
 #[derive(Debug)]
 pub enum Task {
-    /// Make this directory unless it is there; with the mode if it is to be kept.
-    Directory {
-        /// Which directory.
-        at: Location,
-        /// Permission bits to set on it.
-        mode: Option<u32>,
-    },
+    /// Make this directory unless it is there.
+    Directory(Arc<Folder>),
     /// Make this symbolic link.
     Symlink {
         /// The link that was found.
@@ -71,6 +77,8 @@ pub enum Task {
         at: Location,
         /// Where it points.
         target: Vec<u8>,
+        /// The directory that it goes into, if that is a part of the plan.
+        folder: Option<Arc<Folder>>,
     },
     /// Move this file.
     File(Job),
@@ -123,8 +131,10 @@ pub enum Verified {
 /// How [`crate::transfer::run`] moves files.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Files in flight; `None`: what the endpoints' capabilities suggest.
+    /// Files in flight; `None`: found while running.
     pub jobs: Option<usize>,
+    /// Streams of one large file; `None`: found while running.
+    pub segments: Option<usize>,
     /// Go on with an interrupted transfer's part file.
     pub resume: bool,
     /// How to prove what arrived.
@@ -152,6 +162,7 @@ impl Options {
     pub fn new(state_dir: impl Into<PathBuf>) -> Self {
         Self {
             jobs: None,
+            segments: None,
             resume: true,
             verify: Verify::Auto,
             durability: Durability::Cached,
