@@ -26,7 +26,13 @@ pub(super) struct Streams<'a> {
     divisible: bool,
 }
 
-type Ends = (Box<dyn ReadStream>, Box<dyn WriteStream>);
+/// Both ends of a stream.
+struct Ends {
+    reader: Box<dyn ReadStream>,
+    writer: Box<dyn WriteStream>,
+    /// Where the reader ends by itself; the claim may end before.
+    end: u64,
+}
 
 /// A stream that has ended.
 struct Ended {
@@ -73,13 +79,8 @@ impl<'a> Streams<'a> {
         let first = self.segments.claim().unwrap_or_else(|| Claim::of(end..end));
         let ends = self.open(&first, kept == 0).await?;
         let (moved, writer) = self.work(first, ends).await?;
-        let bytes = kept + moved;
-        if let Some(size) = self.attempt.entry.size.filter(|&size| bytes < size) {
-            let text = format!("the source ended after {bytes} of {size} bytes");
-            return Err(Error::new(ErrorKind::SourceChanged, text));
-        }
         // Closed behind all others, so that what it sets and tells is about the whole file.
-        Ok((bytes, writer.finish(last).await?))
+        Ok((kept + moved, writer.finish(last).await?))
     }
 
     /// Runs the first stream and as many beside it as the file may have; returns bytes moved and the first writer.
@@ -87,7 +88,7 @@ impl<'a> Streams<'a> {
         let mut share = self.attempt.ctx.share.subscribe();
         let mut running: FuturesUnordered<BoxFuture<'_, Ended>> = FuturesUnordered::new();
         let mut busy = vec![true];
-        running.push(Box::pin(self.stream(0, first, Some(ends))));
+        running.push(Box::pin(self.stream(0, first, Some(ends), false)));
         let (mut moved, mut writer, mut failure) = (0, None, None);
         loop {
             if failure.is_none() && self.divisible {
@@ -96,14 +97,20 @@ impl<'a> Streams<'a> {
                 while let Some(number) = busy[..wanted].iter().position(|busy| !busy) {
                     let Some(claim) = self.segments.claim() else { break };
                     busy[number] = true;
-                    running.push(Box::pin(self.stream(number, claim, None)));
+                    running.push(Box::pin(self.stream(number, claim, None, false)));
                 }
             }
             let ended = tokio::select! {
                 ended = running.next() => ended,
                 Ok(()) = share.changed(), if self.divisible => continue,
             };
-            let Some(ended) = ended else { break };
+            let Some(ended) = ended else {
+                match self.segments.claim().filter(|_| failure.is_none()) {
+                    Some(claim) => running.push(Box::pin(self.stream(0, claim, None, true))),
+                    None => break,
+                }
+                continue;
+            };
             moved += ended.moved;
             writer = writer.or(ended.first);
             busy[ended.number] = matches!(ended.end, End::Refused);
@@ -119,8 +126,8 @@ impl<'a> Streams<'a> {
         }
     }
 
-    /// Works on one claim after the other.
-    async fn stream(&self, number: usize, mut claim: Claim, mut opened: Option<Ends>) -> Ended {
+    /// Works on one claim after the other. Alone, it can't leave them to others when it is refused.
+    async fn stream(&self, number: usize, mut claim: Claim, mut opened: Option<Ends>, alone: bool) -> Ended {
         let mut ended = Ended { number, moved: 0, first: None, end: End::Done };
         loop {
             let is_first = opened.is_some();
@@ -128,17 +135,17 @@ impl<'a> Streams<'a> {
                 Some(ends) => Ok(ends),
                 None => self.open(&claim, false).await,
             };
-            let (reader, writer) = match ends {
+            let ends = match ends {
                 Ok(ends) => ends,
                 // The file doesn't depend on this stream: the others do its part.
-                Err(error) if number > 0 && error.kind() != ErrorKind::Cancelled => {
+                Err(error) if !alone && error.kind() != ErrorKind::Cancelled => {
                     tracing::debug!("going on without another stream: {}", error.chain());
                     self.segments.end(&claim);
                     return Ended { end: End::Refused, ..ended };
                 }
                 Err(error) => return Ended { end: End::Failed(error), ..ended },
             };
-            match self.copy(number, &claim, reader, writer, is_first).await {
+            match self.copy(number, &claim, ends, is_first).await {
                 Ok((bytes, writer)) => {
                     ended.moved += bytes;
                     ended.first = ended.first.or(writer);
@@ -161,11 +168,10 @@ impl<'a> Streams<'a> {
         &self,
         number: usize,
         claim: &Claim,
-        mut reader: Box<dyn ReadStream>,
-        mut writer: Box<dyn WriteStream>,
+        ends: Ends,
         is_first: bool,
     ) -> Result<(u64, Option<Box<dyn WriteStream>>)> {
-        let end = claim.end();
+        let Ends { mut reader, mut writer, end } = ends;
         let copy = Copy {
             claim,
             limiter: &self.attempt.ctx.limiter,
@@ -178,6 +184,12 @@ impl<'a> Streams<'a> {
             moved = copy.run(reader.as_mut(), writer.as_mut()) => moved?,
             never = self.watch(number, claim, share) => never,
         };
+        if !claim.is_done()
+            && let Some(size) = self.attempt.entry.size
+        {
+            let text = format!("the source ended after {} of {size} bytes", claim.start() + moved);
+            return Err(Error::new(ErrorKind::SourceChanged, text));
+        }
         if claim.end() == end {
             if claim.is_done() && !reader.read().await?.is_empty() {
                 return Err(Error::new(ErrorKind::SourceChanged, "the source grew while it was read"));
@@ -218,7 +230,7 @@ impl<'a> Streams<'a> {
         tokio::select! {
             biased;
             () = self.stop.cancelled() => Err(ErrorKind::Cancelled.into()),
-            ends = opening => ends,
+            ends = opening => ends.map(|(reader, writer)| Ends { reader, writer, end }),
         }
     }
 }
