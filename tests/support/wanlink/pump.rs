@@ -104,7 +104,7 @@ impl<'a> Pump<'a> {
         let (now, bytes) = (Instant::now(), wire_bytes(packet));
         self.statistics.packets.fetch_add(1, Relaxed);
         self.statistics.bytes.fetch_add(bytes, Relaxed);
-        if self.chance.happens(self.nature.loss) {
+        if !is_chatter(&packet[HEADER..]) && self.chance.happens(self.nature.loss) {
             self.statistics.lost.fetch_add(1, Relaxed);
             return;
         }
@@ -153,6 +153,12 @@ impl<'a> Pump<'a> {
         let time = Timespec { tv_sec: 0, tv_nsec: time.subsec_nanos().into() };
         let _ = poll(&mut [PollFd::new(self.from, PollFlags::IN)], Some(&time));
     }
+}
+
+/// Whether a packet goes to a multicast address of IPv6, as the kernel sends them on its own at any time: were they a
+/// part of the game of chance, losses wouldn't repeat themselves.
+fn is_chatter(packet: &[u8]) -> bool {
+    packet[0] >> 4 == 6 && packet.get(24) == Some(&0xff)
 }
 
 /// Chance that repeats itself: xorshift64*, the same on every machine.
