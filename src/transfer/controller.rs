@@ -9,7 +9,8 @@ const WORTH: f64 = 1.25;
 const AS_GOOD: f64 = 0.92;
 /// Goodput below this share of what it was means that the link has changed.
 const DROPPED: f64 = 0.6;
-/// Measurements for which a result is trusted, at first and at most.
+/// Measurements for which a result is trusted: one of an earlier run, one of this run at first, and at most.
+const HOLD_REMEMBERED: u32 = 4;
 const HOLD: u32 = 16;
 const LONGEST_HOLD: u32 = 256;
 
@@ -20,7 +21,7 @@ pub(super) struct Controller {
     most: usize,
     step: Step,
     hold: u32,
-    /// Whether a number was compared with another and won.
+    /// Whether there is something to remember: a number was compared with another, or served for want of a comparison.
     settled: bool,
 }
 
@@ -46,7 +47,7 @@ impl Controller {
     /// Starts with a number that served well before: it is held until it is proven wrong.
     pub(super) fn remembered(start: usize, most: usize) -> Self {
         let mut controller = Self::new(start, most);
-        controller.step = Step::Hold { left: HOLD, rate: 0.0, low: 0 };
+        controller.step = Step::Hold { left: HOLD_REMEMBERED, rate: 0.0, low: 0 };
         controller
     }
 
@@ -65,8 +66,9 @@ impl Controller {
 
     /// Wants at least so many, since work for them is waiting and trying costs next to nothing.
     pub(super) fn raise_to(&mut self, wanted: usize) {
-        if self.step == Step::Unknown {
-            self.now = self.now.max(wanted.min(self.most));
+        if self.step == Step::Unknown && self.now < wanted {
+            self.now = wanted.min(self.most);
+            self.settled = true;
         }
     }
 
@@ -198,7 +200,7 @@ mod tests {
     #[test]
     fn what_was_remembered_is_held_until_it_fails() {
         let mut controller = Controller::remembered(4, 8);
-        assert!(run(&mut controller, 10, |_| 100.0).iter().all(|&n| n == 4));
+        assert!(run(&mut controller, 4, |_| 100.0).iter().all(|&n| n == 4));
         // The link became another one: a single connection fills it.
         run(&mut controller, 12, |_| 20.0);
         assert_eq!(controller.wanted(), 1);

@@ -23,9 +23,12 @@ const FAR: Duration = Duration::from_millis(5);
 const START: usize = 4;
 /// How often the clock is looked at.
 const TICK: Duration = Duration::from_millis(50);
-/// The least time of a measurement, and that before the first one where the server is near.
+/// The least time of a measurement.
 const MEASURE: Duration = Duration::from_millis(500);
-const FIRST_NEAR: Duration = Duration::from_secs(2);
+/// Faster than so many bytes a second it is the machine that sets the pace, rarely the network: then trying out more
+/// connections costs something, and waits until there has been time to earn it back.
+const FAST: f64 = 150e6;
+const FIRST_FAST: Duration = Duration::from_secs(3);
 /// Time that a new number of connections gets before it is measured, at least.
 const SETTLE: Duration = Duration::from_millis(250);
 /// A measurement and the time before it last so many round trips at least.
@@ -60,6 +63,7 @@ pub(super) struct Lanes {
     /// Since when, and from what work on, the present number is measured.
     since: Option<(Instant, u64)>,
     not_before: Instant,
+    next_tick: Instant,
     first: bool,
 }
 
@@ -81,6 +85,7 @@ impl Lanes {
             round_trip: Duration::ZERO,
             since: None,
             not_before: Instant::now(),
+            next_tick: Instant::now(),
             first: true,
         }
     }
@@ -133,7 +138,9 @@ impl Lanes {
                 self.opened(open.max(1));
             }
             None => {
-                tokio::time::sleep(TICK).await;
+                // A time, not a wait: between two jobs that end, the wait would always start anew.
+                tokio::time::sleep_until(self.next_tick.into()).await;
+                self.next_tick = Instant::now() + TICK;
                 self.steer();
             }
         }
@@ -233,13 +240,14 @@ impl Lanes {
         let work = self.ctx.work();
         let (since, before) = *self.since.get_or_insert((now, work));
         let elapsed = now - since;
-        if elapsed < self.measure() || work == before {
+        let rate = (work - before) as f64 / elapsed.as_secs_f64();
+        let least = if self.first && rate > FAST { FIRST_FAST } else { MEASURE };
+        if elapsed < least.max(self.round_trip * ROUND_TRIPS) || work == before {
             return;
         }
         self.first = false;
         self.since = None;
         if let Some(controller) = &mut self.controller {
-            let rate = (work - before) as f64 / elapsed.as_secs_f64();
             let had = controller.wanted();
             let wanted = controller.measured(rate);
             tracing::debug!("{:.1} MB/s with {had} connections: now {wanted}", rate / 1e6);
@@ -256,10 +264,5 @@ impl Lanes {
 
     fn settle(&self) -> Duration {
         SETTLE.max(self.round_trip * ROUND_TRIPS)
-    }
-
-    fn measure(&self) -> Duration {
-        let least = if self.first && self.round_trip < FAR { FIRST_NEAR } else { MEASURE };
-        least.max(self.round_trip * ROUND_TRIPS)
     }
 }
