@@ -49,6 +49,7 @@ macro_rules! every_case {
                 into_a_forbidden_directory
                 with_a_mode
                 synced
+                closed_with_time_and_mode
             }
             names {
                 every_name_goes_round
@@ -95,6 +96,7 @@ macro_rules! every_case {
                 twenty_of_each
                 everything_at_once
                 errors_leave_it_usable
+                as_many_connections_as_asked_for
             }
         }
     };

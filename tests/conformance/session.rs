@@ -65,3 +65,20 @@ pub(crate) async fn errors_leave_it_usable(place: Place) {
         assert_eq!(place.read("file", ReadRange::ALL).await.unwrap(), b"contents");
     }
 }
+
+/// More, fewer, more than the server may like: every stream works, whatever it grants.
+pub(crate) async fn as_many_connections_as_asked_for(place: Place) {
+    let contents = bytes(3, 4_000_000);
+    place.plant("file", &contents);
+    for wanted in [3, 1, 4] {
+        let open = place.transport.set_connections(wanted).await;
+        assert!((1..=wanted).contains(&open), "{open} of {wanted}");
+        let pieces = (0..wanted as u64).map(|piece| {
+            let (place, each) = (&place, 4_000_000 / wanted as u64 + 1);
+            let range = ReadRange::between(piece * each, ((piece + 1) * each).min(4_000_000));
+            async move { place.read("file", range).await.unwrap() }
+        });
+        let found = join_all(pieces).await.concat();
+        assert_same(&found, &contents, &format!("read over {wanted} connections"));
+    }
+}

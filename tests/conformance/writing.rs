@@ -1,11 +1,12 @@
 //! Writing files.
 
 use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 use futures_util::future::{join_all, try_join_all};
 use haul::ErrorKind;
-use haul::transport::{Finish, WriteMode};
+use haul::transport::{Durability, Finish, SetMetadata, WriteMode};
 
 use crate::reading::SIZES;
 use crate::support::data::{MIB, assert_same, bytes};
@@ -166,4 +167,21 @@ pub(crate) async fn synced(place: Place) {
     // Where it can't be honoured it is the same as `Cached`, never an error.
     stream.finish(Finish::SYNCED).await.unwrap();
     assert_on_disk(&place, "file", &contents, "synced");
+}
+
+pub(crate) async fn closed_with_time_and_mode(place: Place) {
+    let contents = bytes(17, 100_000);
+    let told = place.transport.capabilities();
+    let time = UNIX_EPOCH + Duration::from_secs(1_234_567_890);
+    let metadata =
+        SetMetadata { mtime: told.set_mtime.is_some().then_some(time), mode: told.set_mode.then_some(0o640) };
+    let mut stream = place.transport.open_write(&place.path("file"), WriteMode::CREATE).await.unwrap();
+    stream.write(contents.clone()).await.unwrap();
+    let finished = stream.finish(Finish { durability: Durability::Cached, metadata }).await.unwrap();
+    finished.metadata.unwrap();
+    assert!(finished.size.is_none_or(|size| size == 100_000), "{:?}", finished.size);
+    assert_on_disk(&place, "file", &contents, "closed with time and mode");
+    let found = std::fs::metadata(place.on_disk("file")).unwrap();
+    assert!(metadata.mtime.is_none_or(|_| found.modified().unwrap() == time), "{:?}", found.modified());
+    assert!(metadata.mode.is_none_or(|mode| found.permissions().mode() & 0o7777 == mode));
 }

@@ -206,3 +206,43 @@ fn joined<T>(result: std::result::Result<io::Result<T>, tokio::task::JoinError>)
         Err(e) => Err(Error::new(ErrorKind::Other, "the writer stopped").with_source(e)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::MetadataExt;
+
+    async fn write(sparse: bool, contents: &[u8], mode: WriteMode) -> (Vec<u8>, u64) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        if let WriteMode::At(_) = mode {
+            std::fs::write(&path, []).unwrap();
+        }
+        let target = open(&path, mode, sparse).unwrap();
+        let shown = RemotePath::new(path.as_os_str().as_encoded_bytes()).unwrap();
+        let mut stream = Box::new(LocalWrite::new(shown, target));
+        for chunk in contents.chunks(300_001) {
+            stream.write(Bytes::copy_from_slice(chunk)).await.unwrap();
+        }
+        assert_eq!(stream.finish(Finish::CACHED).await.unwrap().size, Some(std::fs::metadata(&path).unwrap().len()));
+        (std::fs::read(&path).unwrap(), std::fs::metadata(&path).unwrap().blocks() * 512)
+    }
+
+    #[tokio::test]
+    async fn zeros_become_holes_only_if_asked_for() {
+        let mut contents = vec![0; 5_000_000];
+        contents[2_000_000] = 7;
+        for mode in [WriteMode::CREATE, WriteMode::At(0)] {
+            let (found, room) = write(true, &contents, mode).await;
+            assert!(found == contents && room < 100_000, "{room} bytes of disk");
+            let (found, room) = write(false, &contents, mode).await;
+            assert!(found == contents && room >= 5_000_000, "{room} bytes of disk");
+        }
+    }
+
+    #[tokio::test]
+    async fn many_small_chunks_arrive_in_order() {
+        let contents: Vec<u8> = (0..3_333_333u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+        assert!(write(false, &contents, WriteMode::Create { mode: None, length: Some(3_333_333) }).await.0 == contents);
+    }
+}
