@@ -1,7 +1,6 @@
 //! The real servers: started by `tests/support/lab/start` when the first test asks, shared by the whole run.
 
 use std::collections::HashMap;
-use std::ffi::OsString;
 use std::os::unix::process::parent_id;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -37,11 +36,12 @@ impl Server {
     /// # Panics
     /// When it can't be had and `CI=true`: what isn't tested there must not look tested.
     pub fn get(name: &str) -> Option<Self> {
-        let output = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/lab/start"))
-            .args([OsString::from(name), OsString::from(owner())])
-            .env("HAUL_LAB", directory())
-            .output()
-            .expect("bash runs");
+        Self::start(name, Command::new(script("start")).env("HAUL_LAB", directory()))
+    }
+
+    /// Runs the command, which is or wraps `tests/support/lab/start` without arguments, and reads what it says.
+    fn start(name: &str, command: &mut Command) -> Option<Self> {
+        let output = command.args([name, &owner()]).output().expect("bash runs");
         let text = String::from_utf8_lossy(&output.stdout);
         let values: HashMap<_, _> = text.lines().filter_map(|line| line.split_once('=')).collect();
         if let Some(why) = values.get("MISSING") {
@@ -92,6 +92,45 @@ impl Server {
             ..ConnectOptions::default()
         }
     }
+}
+
+/// Servers of one test's own, stopped at its end.
+#[derive(Debug)]
+pub struct Apart(tempfile::TempDir);
+
+impl Apart {
+    /// Makes a folder for them that their user can reach.
+    pub fn new() -> Self {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().expect("a folder");
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).expect("its mode");
+        Self(dir)
+    }
+
+    /// Starts a server with settings of the lab's, by a command in front of the script if there is one.
+    pub fn server(&self, name: &str, settings: &[(&str, &str)], within: &[&str]) -> Option<Server> {
+        let mut command = match within {
+            [] => Command::new(script("start")),
+            [program, arguments @ ..] => {
+                let mut command = Command::new(program);
+                command.args(arguments).arg(script("start"));
+                command
+            }
+        };
+        // Servers are unpacked once for all.
+        command.envs(settings.iter().copied()).env("HAUL_LAB", self.0.path().join("lab"));
+        Server::start(name, &mut command)
+    }
+}
+
+impl Drop for Apart {
+    fn drop(&mut self) {
+        let _ = Command::new(script("stop")).env("HAUL_LAB", self.0.path().join("lab")).output();
+    }
+}
+
+fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/lab").join(name)
 }
 
 /// The process whose end stops the servers: the runner of this run, or else this process.

@@ -7,3 +7,4 @@ pub mod data;
 pub mod fault;
 pub mod lab;
 pub mod target;
+pub mod wan;
