@@ -9,7 +9,8 @@ use bytes::Bytes;
 use futures_util::TryStreamExt;
 use haul::endpoint::Endpoint;
 use haul::transport::{
-    ConnectOptions, Durability, Entry, Finish, Follow, ReadRange, RemotePath, Replace, TlsMode, Transport, WriteMode,
+    ConnectOptions, Durability, Entry, Finish, Follow, ReadRange, RemotePath, Replace, SetMetadata, TlsMode, Transport,
+    WriteMode,
 };
 use haul::{ErrorKind, Result};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -155,6 +156,11 @@ fn quick() -> ConnectOptions {
     ConnectOptions { timeout: Duration::from_millis(200), ..ConnectOptions::default() }
 }
 
+/// Options for no more than one connection.
+fn single() -> ConnectOptions {
+    ConnectOptions { max_connections: Some(1), ..ConnectOptions::default() }
+}
+
 async fn read(transport: &dyn Transport, range: ReadRange) -> Result<Vec<u8>> {
     let mut stream = transport.open_read(&path("/f"), range).await?;
     let mut bytes = Vec::new();
@@ -260,7 +266,7 @@ async fn the_address_of_a_227_is_not_believed() {
     let transport = peer.connect().await.unwrap();
     assert_eq!(read(&*transport, ReadRange::ALL).await.unwrap(), b"0123456789");
     assert_eq!(read(&*transport, ReadRange::ALL).await.unwrap(), b"0123456789");
-    assert_eq!((peer.heard("EPSV"), peer.heard("PASV")), (1, 2), "the refusal of EPSV is remembered");
+    assert_eq!(peer.heard("EPSV"), 1, "the refusal of EPSV is remembered");
 }
 
 #[tokio::test]
@@ -345,11 +351,13 @@ async fn a_server_for_one_connection_serves_all_callers() {
 #[tokio::test]
 async fn a_dropped_transfer_leaves_the_transport_usable() {
     let peer = Peer::start(|_, _| None).await;
-    let transport = peer.connect().await.unwrap();
+    let transport = peer.connect_with(single()).await.unwrap();
     drop(transport.open_read(&path("/f"), ReadRange::ALL).await.unwrap());
+    assert_eq!(read(&*transport, ReadRange::ALL).await.unwrap(), b"0123456789");
+    assert_eq!(peer.heard("USER"), 1, "a connection that came into step again was given up");
     drop(transport.open_write(&path("/f"), WriteMode::CREATE).await.unwrap());
     assert_eq!(read(&*transport, ReadRange::ALL).await.unwrap(), b"0123456789");
-    assert_eq!(peer.heard("USER"), 3, "a connection of unknown state was used again");
+    assert_eq!(peer.heard("USER"), 2, "a connection of unknown state was used again");
 }
 
 #[tokio::test]
@@ -370,4 +378,117 @@ async fn a_path_never_becomes_a_second_command() {
         assert_eq!(outcome.unwrap_err().kind(), ErrorKind::InvalidPath);
     }
     assert_eq!(peer.heard("DELE"), 0);
+}
+
+#[tokio::test]
+async fn connections_are_opened_before_they_are_used() {
+    let peer = Peer::start(|number, line| {
+        (number >= 3 && line.is_empty()).then_some(Act::Say("421 Too many connections from your address\r\n"))
+    })
+    .await;
+    let transport = peer.connect().await.unwrap();
+    assert!(transport.round_trip().is_some());
+    assert_eq!(transport.set_connections(2).await, 2);
+    assert_eq!(peer.heard("PASS"), 2);
+    assert_eq!(transport.set_connections(6).await, 3, "a refusal is no error");
+    let reads = (0..6).map(|_| read(&*transport, ReadRange::ALL));
+    for bytes in futures_util::future::join_all(reads).await {
+        assert_eq!(bytes.unwrap(), b"0123456789");
+    }
+    assert_eq!(transport.set_connections(1).await, 1);
+    assert_eq!(peer.heard("PASS"), 3);
+}
+
+#[tokio::test]
+async fn a_listing_leaves_the_connection_to_who_reads_it() {
+    let lines: Vec<String> = (0..20_000).map(|number| format!("type=file;size=1; {number}\r\n")).collect();
+    let lines: &'static [u8] = lines.concat().leak().as_bytes();
+    let peer = Peer::start(move |_, line| line.starts_with("MLSD").then_some(Act::Send(lines, "226 done\r\n"))).await;
+    let transport = peer.connect_with(single()).await.unwrap();
+    let mut entries = transport.list(&path("/d")).await.unwrap();
+    let mut count = 0;
+    while let Some(entry) = entries.try_next().await.unwrap() {
+        assert_eq!(entry.name, count.to_string().into_bytes());
+        if count % 5000 == 0 {
+            assert_eq!(read(&*transport, ReadRange::ALL).await.unwrap(), b"0123456789");
+        }
+        count += 1;
+    }
+    assert_eq!((count, peer.heard("USER")), (20_000, 1));
+}
+
+#[tokio::test]
+async fn a_range_costs_no_connection_and_no_trip() {
+    let peer = Peer::start(|_, line| match line.split(' ').next() {
+        Some("SIZE") => Some(Act::Say("213 30\r\n")),
+        Some("RETR") => Some(Act::Send(b"0123456789abcdefghijABCDEFGHIJ", "226 done\r\n")),
+        _ => None,
+    })
+    .await;
+    let transport = peer.connect_with(single()).await.unwrap();
+    for end in [1, 10, 29] {
+        let bytes = read(&*transport, ReadRange::between(0, end)).await.unwrap();
+        assert_eq!(bytes, b"0123456789abcdefghijABCDEFGHIJ"[..end as usize]);
+    }
+    assert_eq!((peer.heard("USER"), peer.heard("SIZE")), (1, 0));
+}
+
+#[tokio::test]
+async fn a_port_that_is_gone_is_asked_for_again() {
+    let transfers = std::sync::atomic::AtomicUsize::new(0);
+    let peer = Peer::start(move |_, line| {
+        let second = line.starts_with("RETR") && transfers.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 1;
+        second.then_some(Act::Say("425 Use PORT or PASV first.\r\n"))
+    })
+    .await;
+    let transport = peer.connect_with(single()).await.unwrap();
+    for _ in 0..3 {
+        assert_eq!(read(&*transport, ReadRange::ALL).await.unwrap(), b"0123456789");
+    }
+    assert_eq!((peer.heard("USER"), peer.heard("RETR")), (1, 4));
+}
+
+#[tokio::test]
+async fn one_trip_for_each_step_of_a_file() {
+    let peer = Peer::start(|_, line| match line.split(' ').next() {
+        Some("FEAT") => Some(Act::Say("211-so:\r\n MFMT\r\n MLST type*;size*;modify*;\r\n211 end\r\n")),
+        Some("MFMT") => Some(Act::Say("213 set\r\n")),
+        Some("RNFR") => Some(Act::Say("350 to what?\r\n")),
+        Some("RNTO") => Some(Act::Say("250 done\r\n")),
+        _ => None,
+    })
+    .await;
+    let transport = peer.connect_with(single()).await.unwrap();
+    write(&*transport, WriteMode::CREATE).await.unwrap();
+    let begun = peer.heard.lock().unwrap().len();
+    let mode = WriteMode::Create { mode: None, length: Some(10) };
+    let mut stream = transport.open_write(&path("/f"), mode).await.unwrap();
+    stream.write(Bytes::from_static(b"0123456789")).await.unwrap();
+    let metadata = SetMetadata { mtime: Some(std::time::UNIX_EPOCH), mode: None };
+    let finished = stream.finish(Finish { metadata, ..Finish::CACHED }).await.unwrap();
+    assert_eq!(finished.size, Some(10));
+    assert!(finished.metadata.is_ok());
+    transport.rename(&path("/f"), &path("/g"), Replace::Yes, Durability::Cached).await.unwrap();
+    let said = peer.heard.lock().unwrap()[begun..].to_vec();
+    assert_eq!(said, ["STOR /f", "MFMT 19700101000000 /f", "SIZE /f", "EPSV", "RNFR /f", "RNTO /g"]);
+}
+
+#[tokio::test]
+async fn a_small_file_that_is_refused_says_why() {
+    let peer = Peer::start(|_, line| match line.split(' ').next() {
+        Some("STOR") => Some(Act::Say("553 Could not create file.\r\n")),
+        Some("MLST") => Some(Act::Say("550 no\r\n")),
+        _ => None,
+    })
+    .await;
+    let transport = peer.connect_with(single()).await.unwrap();
+    assert_eq!(read(&*transport, ReadRange::ALL).await.unwrap(), b"0123456789");
+    let mode = WriteMode::Create { mode: None, length: Some(10) };
+    let mut stream = transport.open_write(&path("/f"), mode).await.unwrap();
+    let mut outcome = stream.write(Bytes::from_static(b"0123456789")).await;
+    if outcome.is_ok() {
+        outcome = stream.finish(Finish::CACHED).await.map(|_| ());
+    }
+    let refused = outcome.unwrap_err();
+    assert!(refused.message().contains("553 Could not create file."), "{}", refused.chain());
 }

@@ -1,6 +1,6 @@
 //! Logging in: everything that is common to the connections of one transport, and how each of them is made.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -40,6 +40,9 @@ pub(super) struct Login {
     tls13_stays: AtomicBool,
     passive: AtomicBool,
     extended_works: AtomicBool,
+    data_works: AtomicBool,
+    /// The shortest time in which a connection was made, in nanoseconds.
+    round_trip: AtomicU64,
 }
 
 /// When a control connection is encrypted.
@@ -53,6 +56,7 @@ enum Security {
 
 /// What the first connection found out about the server.
 #[derive(Debug)]
+#[allow(clippy::struct_excessive_bools)] // each is an independent fact about a server
 pub(super) struct Server {
     /// What it offers.
     pub(super) features: Features,
@@ -62,6 +66,8 @@ pub(super) struct Server {
     pub(super) unix: bool,
     /// The directory that the login starts in.
     pub(super) home: RemotePath,
+    /// Whether it takes commands one after the other even while a transfer is under way.
+    in_order: bool,
     telnet: bool,
 }
 
@@ -93,6 +99,8 @@ impl Login {
             tls13_stays: AtomicBool::new(false),
             passive: AtomicBool::new(false),
             extended_works: AtomicBool::new(false),
+            data_works: AtomicBool::new(false),
+            round_trip: AtomicU64::new(u64::MAX),
         }
     }
 
@@ -119,16 +127,33 @@ impl Login {
         self.options.timeout
     }
 
-    /// Returns whether only PASV works here.
-    pub(super) fn passive_only(&self) -> bool {
-        self.passive.load(Ordering::Relaxed)
+    /// Returns how to ask for the port of a data connection.
+    pub(super) fn port_command(&self) -> &'static str {
+        if self.passive.load(Ordering::Relaxed) { "PASV" } else { "EPSV" }
     }
 
-    /// Notes which way a data connection was opened.
-    pub(super) fn note_passive(&self, extended: bool) {
-        if extended {
+    /// Notes that a data connection was made.
+    pub(super) fn note_data_works(&self) {
+        self.data_works.store(true, Ordering::Relaxed);
+        if !self.passive.load(Ordering::Relaxed) {
             self.extended_works.store(true, Ordering::Relaxed);
         }
+    }
+
+    /// Returns whether data connections have been seen to work.
+    pub(super) fn data_works(&self) -> bool {
+        self.data_works.load(Ordering::Relaxed)
+    }
+
+    /// Returns whether the server keeps commands that come during a transfer for afterwards.
+    pub(super) fn is_in_order(&self) -> bool {
+        self.server().is_some_and(|server| server.in_order)
+    }
+
+    /// Returns the shortest time in which the server has answered so far.
+    pub(super) fn round_trip(&self) -> Option<Duration> {
+        let nanos = self.round_trip.load(Ordering::Relaxed);
+        (nanos != u64::MAX).then(|| Duration::from_nanos(nanos))
     }
 
     /// Turns to PASV for good, unless EPSV has worked before; returns whether it did.
@@ -148,7 +173,8 @@ impl Login {
 
     async fn try_open(self: &Arc<Self>) -> Result<Connection> {
         let timeout = self.timeout();
-        let tcp = dial_host(&self.host, self.port, timeout).await?;
+        let (tcp, took) = dial_host(&self.host, self.port, timeout).await?;
+        self.round_trip.fetch_min(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
         let mut tls = None;
         let mut dialogue = if self.security == Security::Implicit {
             let implicit = tls.insert(self.new_tls()?);
@@ -160,14 +186,13 @@ impl Login {
         if self.wants_upgrade() && self.agree_on_tls(&mut dialogue).await? {
             dialogue = dialogue.start_tls(tls.insert(self.new_tls()?)).await.map_err(|e| self.explain_tls(e))?;
         }
-        if tls.is_some() {
-            dialogue.protect_data().await?;
-        }
         let password = self.password().await?;
         dialogue.login(&self.user, &password).await?;
         self.prepare(&mut dialogue, &greeting).await?;
-        let telnet = self.server().is_some_and(|server| server.telnet);
-        Connection::new(dialogue.into_wire()?, tls, telnet, Arc::clone(self)).await
+        if self.server().is_some_and(|server| server.telnet) {
+            dialogue.speak_telnet();
+        }
+        Connection::new(dialogue, tls, Arc::clone(self)).await
     }
 
     fn wants_upgrade(&self) -> bool {
@@ -234,23 +259,24 @@ impl Login {
         Ok(password.insert(answer).clone())
     }
 
-    /// Sets the connection up, and finds out about the server when it is the first.
+    /// Sets the connection up, finds out about the server when it is the first, and asks for the first port.
     async fn prepare(&self, dialogue: &mut Dialogue, greeting: &Reply) -> Result<()> {
-        if self.server().is_none() {
-            let server = explore(dialogue, greeting).await?;
+        let binary = if self.server().is_some() {
+            dialogue.ask_ahead(&["TYPE I"], self.port_command()).await?.pop()
+        } else {
+            let (server, binary) = explore(dialogue, greeting, self.port_command()).await?;
             let _ = self.server.set(server);
+            Some(binary)
+        };
+        if let Some(refused) = binary.filter(|binary| !binary.is_ok()) {
+            return Err(refused.error("TYPE I, binary transfers"));
         }
         let features = self.server().map(|server| &server.features);
         let facts = features.and_then(Features::facts_command);
         let utf8 = features.is_some_and(|features| features.has("UTF8"));
-        let mut commands = vec!["TYPE I"];
-        commands.extend(utf8.then_some("OPTS UTF8 ON"));
-        commands.extend(facts.as_deref());
-        let replies = dialogue.ask_all(&commands).await?;
-        match replies.first() {
-            Some(binary) if !binary.is_ok() => Err(binary.error("TYPE I, binary transfers")),
-            _ => Ok(()),
-        }
+        // Whatever the server says to these.
+        let wishes: Vec<&str> = utf8.then_some("OPTS UTF8 ON").into_iter().chain(facts.as_deref()).collect();
+        dialogue.wish(&wishes).await
     }
 }
 
@@ -260,12 +286,13 @@ impl std::fmt::Debug for Login {
     }
 }
 
-async fn explore(dialogue: &mut Dialogue, greeting: &Reply) -> Result<Server> {
-    let replies = dialogue.ask_all(&["FEAT", "SITE HELP", "SYST", "PWD"]).await?;
-    let [feat, site, syst, pwd] = replies.as_slice() else {
+/// Returns what the server can do, and its reply to TYPE I.
+async fn explore(dialogue: &mut Dialogue, greeting: &Reply, port_command: &str) -> Result<(Server, Reply)> {
+    let replies = dialogue.ask_ahead(&["FEAT", "SITE HELP", "SYST", "PWD", "TYPE I"], port_command).await?;
+    let Ok([feat, site, syst, pwd, binary]) = <[Reply; 5]>::try_from(replies) else {
         return Err(Error::new(ErrorKind::Protocol, "replies are missing"));
     };
-    let features = Features::new(feat, site);
+    let features = Features::new(&feat, &site);
     // Servers without FEAT may still do it; the probe is undone at once.
     let restarts = features.restarts() || {
         let probe = dialogue.ask_all(&["REST 1", "REST 0"]).await?;
@@ -276,8 +303,8 @@ async fn explore(dialogue: &mut Dialogue, greeting: &Reply) -> Result<Server> {
         _ => RemotePath::root(),
     };
     let unix = syst.words().to_ascii_uppercase().contains("UNIX");
-    let telnet = features.takes_telnet(greeting);
-    Ok(Server { features, restarts, unix, home, telnet })
+    let (in_order, telnet) = (features.keeps_order(greeting), features.takes_telnet(greeting));
+    Ok((Server { features, restarts, unix, home, in_order, telnet }, binary))
 }
 
 /// Reads the path out of a 257: in quotes, with quotes inside doubled (RFC 959, appendix II).

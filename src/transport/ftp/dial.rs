@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::net::{TcpStream, lookup_host};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -16,11 +16,11 @@ const HEAD_START: Duration = Duration::from_millis(250);
 /// Keeps routers from forgetting a control connection that is silent during a long transfer.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
-/// Connects to the first address of a host that answers.
+/// Connects to the first address of a host that answers; returns how long that address took, too.
 ///
 /// # Errors
 /// `ConnectionRefused` when the name is unknown or no address answers; `Timeout`.
-pub(super) async fn dial_host(host: &str, port: u16, limit: Duration) -> Result<TcpStream> {
+pub(super) async fn dial_host(host: &str, port: u16, limit: Duration) -> Result<(TcpStream, Duration)> {
     let refused = |what: &str, e: io::Error| {
         let kind = if e.kind() == io::ErrorKind::TimedOut { ErrorKind::Timeout } else { ErrorKind::ConnectionRefused };
         Error::new(kind, what).with_source(e).at(format!("{host}:{port}"))
@@ -32,7 +32,7 @@ pub(super) async fn dial_host(host: &str, port: u16, limit: Duration) -> Result<
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
     loop {
         match waiting.next() {
-            Some(address) => attempts.push(dial(address, limit)),
+            Some(address) => attempts.push(timed(dial(address, limit))),
             None if attempts.is_empty() => return Err(refused("connect", last)),
             None => {}
         }
@@ -44,6 +44,11 @@ pub(super) async fn dial_host(host: &str, port: u16, limit: Duration) -> Result<
             () = sleep(HEAD_START), if waiting.len() > 0 => {}
         }
     }
+}
+
+async fn timed<T, E>(attempt: impl Future<Output = Result<T, E>>) -> Result<(T, Duration), E> {
+    let began = Instant::now();
+    attempt.await.map(|value| (value, began.elapsed()))
 }
 
 /// Connects to one address.

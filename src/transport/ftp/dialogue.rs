@@ -1,9 +1,17 @@
-//! The first words on a control connection, until suppaftp takes it over: greeting, TLS, login.
+//! What is said on a control connection: lines out, several at once where that is safe, and replies in, in order.
 //!
-//! Done here and not by suppaftp, which takes no 120 greeting, ends a reply at any line that starts with digits,
-//! doesn't notice bytes injected before TLS starts, writes the password to its log, and has no implicit TLS.
+//! Greeting, TLS and login are here and not in suppaftp, which takes no 120 greeting, ends a reply at any line that
+//! starts with digits, doesn't notice bytes injected before TLS starts, writes the password to its log, and has no
+//! implicit TLS. Nor does it ask before it needs the answer.
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use zeroize::Zeroizing;
 
 use super::reply::{Reply, reply_length};
 use super::tls::LoginTls;
@@ -13,19 +21,47 @@ use crate::transport::Secret;
 
 /// The longest reply taken; real ones, with a message of the day, have a few KiB.
 const MAX_REPLY: usize = 256 * 1024;
+/// Bytes read at once.
+const CHUNK: usize = 4096;
 /// How often a server may ask to wait (120) before it greets.
 const MAX_DELAYS: usize = 16;
 
-/// A control connection whose replies we read ourselves.
+/// A control connection.
 pub(super) struct Dialogue {
     wire: Wire,
-    buffer: Vec<u8>,
+    input: Vec<u8>,
+    output: Zeroizing<Vec<u8>>,
+    /// Whether the server takes 0xFF doubled, as Telnet has it.
+    telnet: bool,
+    /// What the server will say before the next reply that somebody waits for.
+    ahead: VecDeque<Ahead>,
+    port: Option<Reply>,
+}
+
+/// A reply that nobody waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ahead {
+    /// Where the next data connection goes.
+    Port,
+    /// Not needed any more.
+    Nothing,
 }
 
 impl Dialogue {
     /// Starts on a connection on which nothing was said yet.
     pub(super) fn new(wire: Wire) -> Self {
-        Self { wire, buffer: Vec::new() }
+        let (input, output, ahead) = (Vec::new(), Zeroizing::default(), VecDeque::new());
+        Self { wire, input, output, telnet: false, ahead, port: None }
+    }
+
+    /// Returns the connection below.
+    pub(super) fn wire(&self) -> &Wire {
+        &self.wire
+    }
+
+    /// Doubles 0xFF from now on.
+    pub(super) fn speak_telnet(&mut self) {
+        self.telnet = true;
     }
 
     /// Reads the greeting and returns it.
@@ -61,40 +97,56 @@ impl Dialogue {
         Ok(replies)
     }
 
+    /// Like [`Self::ask_all`], and asks behind that for the port of the next transfer, without waiting for the answer.
+    pub(super) async fn ask_ahead(&mut self, commands: &[&str], port_command: &str) -> Result<Vec<Reply>> {
+        self.send(&[commands, &[port_command]].concat()).await?;
+        let mut replies = Vec::with_capacity(commands.len());
+        for _ in commands {
+            replies.push(self.reply().await?);
+        }
+        self.expect_port();
+        Ok(replies)
+    }
+
+    /// Sends commands whatever the replies.
+    pub(super) async fn wish(&mut self, commands: &[&str]) -> Result<()> {
+        self.send(commands).await?;
+        self.ahead.extend(commands.iter().map(|_| Ahead::Nothing));
+        Ok(())
+    }
+
     /// Upgrades the connection after the server agreed to it.
     ///
     /// # Errors
     /// `Protocol` when it said more than that in clear: somebody may have injected it.
     pub(super) async fn start_tls(self, tls: &LoginTls) -> Result<Self> {
-        let wire = self.into_wire()?;
-        match wire.into_plain() {
+        if !self.input.is_empty() {
+            return Err(Error::new(ErrorKind::Protocol, "the server said more than was asked for"));
+        }
+        match self.wire.into_plain() {
             Some(tcp) => Ok(Self::new(tls.connect(tcp).await?)),
             None => Err(Error::new(ErrorKind::Protocol, "TLS within TLS")),
         }
     }
 
-    /// Asks for encrypted data connections.
+    /// Logs in, under TLS with encrypted data connections.
     ///
     /// # Errors
-    /// `Tls` when refused; nothing secret was sent by then.
-    pub(super) async fn protect_data(&mut self) -> Result<()> {
-        for command in ["PBSZ 0", "PROT P"] {
-            let reply = self.ask(command).await?;
+    /// `AuthFailed`, `TooManyConnections`, with the server's words; `Tls` when it refuses to encrypt: the password was
+    /// not sent by then.
+    pub(super) async fn login(&mut self, user: &str, password: &Secret) -> Result<()> {
+        let protect: &[&str] = if self.wire.is_tls() { &["PBSZ 0", "PROT P"] } else { &[] };
+        let user = format!("USER {user}");
+        self.send(&[protect, &[&user]].concat()).await?;
+        for command in protect {
+            let reply = self.reply().await?;
             if !reply.is_ok() {
                 return Err(reply.error(&format!("{command}, encrypted data connections")).with_kind(ErrorKind::Tls));
             }
         }
-        Ok(())
-    }
-
-    /// Logs in.
-    ///
-    /// # Errors
-    /// `AuthFailed`, `TooManyConnections`, with the server's words.
-    pub(super) async fn login(&mut self, user: &str, password: &Secret) -> Result<()> {
-        let mut reply = self.ask(&format!("USER {user}")).await?;
+        let mut reply = self.reply().await?;
         if reply.code() == 331 {
-            reply = self.ask_secret(password).await?;
+            reply = self.ask(&Zeroizing::new(format!("PASS {}", password.expose()))).await?;
         }
         match reply.code() {
             200..=299 => Ok(()),
@@ -111,53 +163,148 @@ impl Dialogue {
         }
     }
 
-    /// Returns the connection for suppaftp to go on with.
-    ///
-    /// # Errors
-    /// `Protocol` when the server said something that nobody asked for.
-    pub(super) fn into_wire(self) -> Result<Wire> {
-        if !self.buffer.is_empty() {
-            return Err(Error::new(ErrorKind::Protocol, "the server said more than was asked for"));
+    /// Puts a line with the others that go out next.
+    pub(super) fn queue(&mut self, line: &[u8]) {
+        for &byte in line {
+            self.output.push(byte);
+            if byte == 0xff && self.telnet {
+                self.output.push(byte);
+            }
         }
-        Ok(self.wire)
+        self.output.extend_from_slice(b"\r\n");
     }
 
-    async fn ask_secret(&mut self, password: &Secret) -> Result<Reply> {
-        let line = zeroize::Zeroizing::new(format!("PASS {}", password.expose()));
-        self.ask(&line).await
+    /// Notes that the next reply will be to the question for a port.
+    pub(super) fn expect_port(&mut self) {
+        self.port = None;
+        self.ahead.push_back(Ahead::Port);
+    }
+
+    /// Returns whether the reply to the question for a port is there or to come.
+    pub(super) fn has_port(&self) -> bool {
+        self.port.is_some() || self.ahead.contains(&Ahead::Port)
+    }
+
+    /// Gives up the port that was asked for.
+    pub(super) fn forget_port(&mut self) {
+        self.port = None;
+        self.ahead.iter_mut().for_each(|ahead| *ahead = Ahead::Nothing);
+    }
+
+    /// Takes the reply to the question for a port, if it is there.
+    pub(super) fn take_port(&mut self) -> Option<Reply> {
+        self.port.take()
+    }
+
+    /// Takes in what arrived, without waiting; returns whether the server said nothing that it wasn't asked for.
+    pub(super) fn is_in_step(&mut self) -> bool {
+        loop {
+            match self.take_ahead() {
+                Err(_) => return false,
+                Ok(true) => {}
+                Ok(false) => {
+                    let mut bytes = [0; CHUNK];
+                    match self.wire.read_now(&mut bytes) {
+                        None => return !self.ahead.is_empty() || self.input.is_empty(),
+                        Some(Ok(count)) if count > 0 && !self.ahead.is_empty() => {
+                            self.input.extend_from_slice(&bytes[..count]);
+                        }
+                        // A goodbye (421 timeout), or the end.
+                        Some(_) => return false,
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sends what was queued.
+    pub(super) fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.output.is_empty() {
+            let sent = ready!(Pin::new(&mut self.wire).poll_write(cx, &self.output))?;
+            if sent == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.output.drain(..sent);
+        }
+        Pin::new(&mut self.wire).poll_flush(cx)
+    }
+
+    /// Waits until every reply that nobody waits for is in.
+    pub(super) fn poll_settled(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        while !self.ahead.is_empty() {
+            if !self.take_ahead()? {
+                ready!(self.poll_fill(cx))?;
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Returns the next reply that is somebody's.
+    pub(super) fn poll_reply(&mut self, cx: &mut Context<'_>) -> Poll<Result<Reply>> {
+        ready!(self.poll_settled(cx))?;
+        loop {
+            if let Some(reply) = self.next_reply()? {
+                return Poll::Ready(Ok(reply));
+            }
+            ready!(self.poll_fill(cx))?;
+        }
+    }
+
+    /// Starts the time of a wait anew.
+    pub(super) fn wait_anew(&mut self) {
+        self.wire.wait_anew();
     }
 
     async fn send(&mut self, commands: &[&str]) -> Result<()> {
-        let mut lines = zeroize::Zeroizing::new(Vec::new());
         for command in commands {
             if command.contains(['\r', '\n', '\0']) {
                 return Err(Error::new(ErrorKind::InvalidPath, "a line break or NUL in user or password"));
             }
-            lines.extend_from_slice(command.as_bytes());
-            lines.extend_from_slice(b"\r\n");
+            self.queue(command.as_bytes());
         }
-        let sent = async {
-            self.wire.write_all(&lines).await?;
-            self.wire.flush().await
-        };
-        sent.await.map_err(|e| Error::io("send a command", e))
+        poll_fn(|cx| self.poll_send(cx)).await.map_err(|e| Error::io("send a command", e))
     }
 
     async fn reply(&mut self) -> Result<Reply> {
-        loop {
-            if let Some(end) = reply_length(&self.buffer)? {
-                let reply = Reply::parse(&self.buffer[..end]);
-                self.buffer.drain(..end);
-                return reply;
-            }
-            if self.buffer.len() > MAX_REPLY {
-                return Err(Error::new(ErrorKind::Protocol, "the server's reply has no end"));
-            }
-            match self.wire.read_buf(&mut self.buffer).await {
-                Ok(0) => return Err(Error::new(ErrorKind::ConnectionLost, "the server closed the connection")),
-                Ok(_) => {}
-                Err(e) => return Err(Error::io("read a reply", e)),
-            }
+        poll_fn(|cx| self.poll_reply(cx)).await
+    }
+
+    /// Takes one reply that nobody waits for; `false` when there is none, or it isn't there yet.
+    fn take_ahead(&mut self) -> Result<bool> {
+        let Some(&what) = self.ahead.front() else { return Ok(false) };
+        let Some(reply) = self.next_reply()? else { return Ok(false) };
+        if reply.code() == 421 {
+            return Err(reply.error("the server hung up"));
         }
+        self.ahead.pop_front();
+        if what == Ahead::Port {
+            self.port = Some(reply);
+        }
+        Ok(true)
+    }
+
+    fn next_reply(&mut self) -> Result<Option<Reply>> {
+        let Some(end) = reply_length(&self.input)? else { return Ok(None) };
+        let reply = Reply::parse(&self.input[..end])?;
+        self.input.drain(..end);
+        Ok(Some(reply))
+    }
+
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        if self.input.len() > MAX_REPLY {
+            return Poll::Ready(Err(Error::new(ErrorKind::Protocol, "the server's reply has no end")));
+        }
+        if !self.output.is_empty() {
+            ready!(self.poll_send(cx)).map_err(|e| Error::io("send a command", e))?;
+        }
+        let mut bytes = [0; CHUNK];
+        let mut buffer = ReadBuf::new(&mut bytes);
+        let filled = ready!(Pin::new(&mut self.wire).poll_read(cx, &mut buffer));
+        filled.map_err(|e| Error::io("read a reply", e))?;
+        if buffer.filled().is_empty() {
+            return Poll::Ready(Err(Error::new(ErrorKind::ConnectionLost, "the server closed the connection")));
+        }
+        self.input.extend_from_slice(buffer.filled());
+        Poll::Ready(Ok(()))
     }
 }

@@ -126,6 +126,13 @@ impl Features {
         greeting.words().contains("ProFTPD") || (self.has("MFF") && self.has("CSID"))
     }
 
+    /// Returns whether the server keeps commands that come during a transfer for afterwards: of those known only vsftpd,
+    /// by its greeting or, where that is another, by what its SITE HELP says. Others act on them at once, or take them
+    /// for a wish to abort.
+    pub(super) fn keeps_order(&self, greeting: &Reply) -> bool {
+        greeting.words().contains("(vsFTPd ") || self.site == ["CHMOD", "UMASK", "HELP"]
+    }
+
     /// Returns the digests that the server computes, strongest first, and how to ask.
     pub(super) fn digests(&self) -> Vec<(Algorithm, DigestCommand)> {
         let hash = self.lines.iter().find(|(label, _)| label == "HASH").map_or("", |(_, names)| names);

@@ -1,9 +1,10 @@
 //! Looking at one path, and asking a second question where a bare 550 can mean several things.
 
-use super::connection::{Connection, Refusal};
+use super::connection::Connection;
 use super::facts::{Fact, parse_facts, parse_time};
 use super::list::Listing;
 use super::reply::Reply;
+use super::transfer::Refusal;
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::{Entry, FileKind, Follow, RemotePath};
 
@@ -178,9 +179,13 @@ async fn exact(connection: &mut Connection, path: &RemotePath, mut entry: Entry)
 
 /// Returns the size of a file; `None` where the server doesn't say.
 pub(super) async fn size(connection: &mut Connection, path: &RemotePath) -> Result<Option<u64>> {
-    let reply = connection.ask("SIZE", path).await?;
+    Ok(parse_size(&connection.ask("SIZE", path).await?))
+}
+
+/// Reads the size out of a reply to SIZE.
+pub(super) fn parse_size(reply: &Reply) -> Option<u64> {
     let digits = std::str::from_utf8(reply.first_text()).unwrap_or_default().trim();
-    Ok((reply.code() == 213).then(|| digits.parse().ok()).flatten())
+    (reply.code() == 213).then(|| digits.parse().ok()).flatten()
 }
 
 /// Looks by SIZE and CWD, both of which follow links.

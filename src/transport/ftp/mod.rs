@@ -1,13 +1,16 @@
-//! FTP and FTPS (RFC 959, 2389, 2428, 3659, 4217), over suppaftp.
+//! FTP and FTPS (RFC 959, 2389, 2428, 3659, 4217), with suppaftp.
 //!
-//! [`dialogue`](self) greets, secures and logs in on sockets that we open; then suppaftp's client takes the connection
-//! over and carries commands and data connections. Every transfer has a connection of the pool for itself.
+//! `dialogue` greets, secures and logs in on sockets that we open. Then the connection has two hands: suppaftp's client
+//! asks single questions on it, and `transfer` opens data connections, with several lines a segment and the next port
+//! asked for ahead. Every transfer has a connection of the pool for itself.
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::FutureExt;
 use futures_util::future::join_all;
 
 use crate::endpoint::Endpoint;
@@ -21,6 +24,7 @@ use crate::transport::{
 mod adopt;
 mod connect;
 mod connection;
+mod data;
 mod dial;
 mod dialogue;
 mod facts;
@@ -29,17 +33,22 @@ mod list;
 mod listing;
 mod look;
 mod ops;
+mod port;
 mod reply;
+mod spool;
 mod stream;
 mod tls;
+mod transfer;
 mod wire;
 
 use connect::Login;
-use connection::Connection;
+use connection::{Connection, Health};
 use features::Features;
 
 /// How many connections are opened at most when the user doesn't say.
 const MAX_CONNECTIONS: usize = 8;
+/// How long new connections are waited for; those that take longer serve when they are there.
+const SETTLE: Duration = Duration::from_secs(5);
 
 /// Connects and logs in.
 ///
@@ -48,7 +57,12 @@ const MAX_CONNECTIONS: usize = 8;
 pub async fn connect(endpoint: &Endpoint, options: &ConnectOptions) -> Result<Arc<dyn Transport>> {
     let login = Arc::new(Login::new(endpoint, options));
     let max = options.max_connections.unwrap_or(MAX_CONNECTIONS);
-    let ftp = Ftp { pool: Pool::new(max, options.timeout), login, max, replaces: AtomicBool::new(true) };
+    let opener = Arc::clone(&login);
+    let open = move || {
+        let login = Arc::clone(&opener);
+        async move { login.open().await }.boxed()
+    };
+    let ftp = Ftp { pool: Pool::new(max, options.timeout, open), login, max, replaces: AtomicBool::new(true) };
     ftp.connection().await?.give_back();
     Ok(Arc::new(ftp))
 }
@@ -64,7 +78,7 @@ struct Ftp {
 
 impl Ftp {
     async fn connection(&self) -> Result<Lease<Connection>> {
-        self.pool.checkout(|| self.login.open()).await
+        self.pool.checkout().await
     }
 
     /// Runs commands on a connection of the pool.
@@ -78,29 +92,35 @@ impl Ftp {
         connection.give_back();
         result.map_err(|e| e.at(path))
     }
-
-    /// Hands on a started transfer; `None` when the try showed that TLS 1.3 doesn't work here, and 1.2 is next.
-    fn settle<T>(&self, begun: Try, opened: Result<T>, path: &RemotePath) -> Result<Option<(Lease<Connection>, T)>> {
-        match opened {
-            Ok(started) => Ok(Some((begun.connection, started))),
-            Err(_) if begun.had_tls13 && self.login.tls12_only() => Ok(None),
-            Err(e) => {
-                begun.connection.give_back();
-                Err(e.at(path))
-            }
-        }
-    }
-
-    async fn begin(&self) -> Result<Try> {
-        let had_tls13 = !self.login.tls12_only();
-        Ok(Try { connection: self.connection().await?, had_tls13 })
-    }
 }
 
-/// A connection on which a transfer is to start.
-struct Try {
-    connection: Lease<Connection>,
+/// Attempts to start one transfer.
+struct Attempts<'a> {
+    ftp: &'a Ftp,
     had_tls13: bool,
+    was_stale: bool,
+}
+
+impl<'a> Attempts<'a> {
+    fn new(ftp: &'a Ftp) -> Self {
+        Self { ftp, had_tls13: false, was_stale: false }
+    }
+
+    /// Returns the connection to try on.
+    async fn next(&mut self) -> Result<Lease<Connection>> {
+        self.had_tls13 = !self.ftp.login.tls12_only();
+        self.ftp.connection().await
+    }
+
+    /// Returns the error of a failed attempt, unless it failed for a reason that another connection doesn't share: it
+    /// spoke TLS 1.3 to a server that takes only 1.2 for data, or the port that it had asked for is gone.
+    fn failed(&mut self, connection: Lease<Connection>, error: Error, path: &RemotePath) -> Result<()> {
+        let is_stale = connection.health == Health::Stale;
+        let again = (self.had_tls13 && self.ftp.login.tls12_only()) || (is_stale && !self.was_stale);
+        self.was_stale |= is_stale;
+        connection.give_back();
+        if again { Ok(()) } else { Err(error.at(path)) }
+    }
 }
 
 impl fmt::Debug for Ftp {
@@ -134,6 +154,14 @@ impl Transport for Ftp {
         }
     }
 
+    async fn set_connections(&self, wanted: usize) -> usize {
+        self.pool.set_wanted(wanted, self.login.timeout().min(SETTLE)).await
+    }
+
+    fn round_trip(&self) -> Option<Duration> {
+        self.login.round_trip()
+    }
+
     async fn home(&self) -> Result<RemotePath> {
         match self.login.server() {
             Some(server) => Ok(server.home.clone()),
@@ -146,25 +174,34 @@ impl Transport for Ftp {
     }
 
     async fn list(&self, path: &RemotePath) -> Result<EntryStream> {
-        list::list(self.connection().await?, path).await
+        let mut attempts = Attempts::new(self);
+        loop {
+            let mut connection = attempts.next().await?;
+            match list::open(&mut connection, path).await {
+                Ok(source) => return Ok(list::stream(connection, source)),
+                Err(e) => attempts.failed(connection, e, path)?,
+            }
+        }
     }
 
     async fn open_read(&self, path: &RemotePath, range: ReadRange) -> Result<Box<dyn ReadStream>> {
+        let mut attempts = Attempts::new(self);
         loop {
-            let mut begun = self.begin().await?;
-            let opened = stream::open_read(&mut begun.connection, path, range).await;
-            if let Some((connection, (data, size))) = self.settle(begun, opened, path)? {
-                return Ok(Box::new(stream::FtpRead::new(connection, data, path.clone(), range, size)));
+            let mut connection = attempts.next().await?;
+            match stream::open_read(&mut connection, path, range).await {
+                Ok(started) => return Ok(Box::new(stream::FtpRead::new(connection, started, path.clone(), range))),
+                Err(e) => attempts.failed(connection, e, path)?,
             }
         }
     }
 
     async fn open_write(&self, path: &RemotePath, mode: WriteMode) -> Result<Box<dyn WriteStream>> {
+        let mut attempts = Attempts::new(self);
         loop {
-            let mut begun = self.begin().await?;
-            let opened = stream::open_write(&mut begun.connection, path, mode).await;
-            if let Some((connection, data)) = self.settle(begun, opened, path)? {
-                return Ok(Box::new(stream::FtpWrite::new(connection, data, path.clone(), mode)));
+            let mut connection = attempts.next().await?;
+            match stream::open_write(&mut connection, path, mode).await {
+                Ok(started) => return Ok(Box::new(stream::FtpWrite::new(connection, started, path.clone(), mode))),
+                Err(e) => attempts.failed(connection, e, path)?,
             }
         }
     }

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use super::connection::{Connection, check};
+use super::connection::{Connection, check, line};
 use super::features::{DigestCommand, ModeCommand, TimeCommand};
 use super::look::{InParent, Look, Wanted, explain, listed_in_parent, look, size};
 use super::reply::Reply;
@@ -78,45 +78,97 @@ pub(super) async fn rename(
 
 /// Returns the reply to RNTO; a refused RNFR is an error, since it says that `from` is the trouble.
 async fn rename_once(connection: &mut Connection, from: &RemotePath, to: &RemotePath) -> Result<Reply> {
-    let reply = connection.ask("RNFR", from).await?;
-    if reply.code() / 100 != 3 {
-        return Err(explain(connection, &reply, "rename", from, Wanted::File).await);
+    // Where the first is refused, the second is a bad sequence of commands (503) and changes nothing.
+    let mut replies = connection.ask_all(&[line("RNFR", from)?, line("RNTO", to)?]).await?.into_iter();
+    match (replies.next(), replies.next()) {
+        (Some(first), Some(second)) if first.code() / 100 == 3 => Ok(second),
+        (Some(first), _) => Err(explain(connection, &first, "rename", from, Wanted::File).await),
+        (None, _) => Err(ErrorKind::Protocol.into()),
     }
-    connection.ask("RNTO", to).await
 }
 
-/// Sets time and mode, in one command where the server has one.
+/// Sets time and mode, in one trip.
 pub(super) async fn set_metadata(connection: &mut Connection, path: &RemotePath, set: SetMetadata) -> Result<()> {
-    let unsupported = |what: &str| Error::new(ErrorKind::Unsupported, format!("the server can't set the {what}"));
-    let features = connection.login().server().map(|server| &server.features);
-    let (time_command, mode_command) =
-        features.map_or((None, None), |features| (features.time_command(), features.mode_command()));
-    if let Some(mode) = set.mode {
-        let mode = mode & 0o7777;
-        let verb = match mode_command.ok_or_else(|| unsupported("mode"))? {
-            ModeCommand::SiteChmod => format!("SITE CHMOD {mode:03o}"),
-            ModeCommand::Mff => format!("MFF UNIX.mode={mode:04o};"),
-        };
-        simple(connection, &verb, path, "set the mode", Wanted::File).await?;
-    }
-    if let Some(mtime) = set.mtime {
-        let command = time_command.ok_or_else(|| unsupported("time"))?;
-        let time = stamp(mtime)?;
-        let verb = match command {
-            TimeCommand::Mfmt => format!("MFMT {time}"),
-            TimeCommand::Mff => format!("MFF modify={time};"),
-            TimeCommand::SiteUtime => format!("SITE UTIME {time}"),
-            TimeCommand::Mdtm => format!("MDTM {time}"),
-        };
-        let reply = connection.ask(&verb, path).await?;
-        if !reply.is_ok() {
-            let error = explain(connection, &reply, "set the time", path, Wanted::File).await;
-            // Where MDTM only reads, the time was taken for a part of the name.
-            let guessed = command == TimeCommand::Mdtm && error.kind() != ErrorKind::ConnectionLost;
-            return Err(if guessed { error.with_kind(ErrorKind::Unsupported) } else { error });
+    let settings = Settings::new(connection, path, set);
+    let replies = connection.ask_all(&settings.lines()).await?;
+    settings.judge(connection, path, &replies).await
+}
+
+/// The commands that set time and mode, and what can't be set.
+pub(super) struct Settings {
+    commands: Vec<Setting>,
+    impossible: Option<Error>,
+}
+
+struct Setting {
+    line: Vec<u8>,
+    what: &'static str,
+    /// Whether it was only guessed that the server has the command.
+    guessed: bool,
+}
+
+impl Settings {
+    /// Chooses the commands.
+    pub(super) fn new(connection: &Connection, path: &RemotePath, set: SetMetadata) -> Self {
+        let features = connection.login().server().map(|server| &server.features);
+        let (time_command, mode_command) =
+            features.map_or((None, None), |features| (features.time_command(), features.mode_command()));
+        let mode = set.mode.map(|mode| set_mode(mode & 0o7777, mode_command, path));
+        let time = set.mtime.map(|mtime| set_time(mtime, time_command, path));
+        let mut settings = Self { commands: Vec::new(), impossible: None };
+        for setting in [mode, time].into_iter().flatten() {
+            match setting {
+                Ok(setting) => settings.commands.push(setting),
+                Err(e) => settings.impossible = Some(e),
+            }
         }
+        settings
     }
-    Ok(())
+
+    /// Returns the lines to send.
+    pub(super) fn lines(&self) -> Vec<Vec<u8>> {
+        self.commands.iter().map(|setting| setting.line.clone()).collect()
+    }
+
+    /// Returns how many replies there will be.
+    pub(super) fn count(&self) -> usize {
+        self.commands.len()
+    }
+
+    /// Tells from the replies whether all was set.
+    pub(super) async fn judge(self, connection: &mut Connection, path: &RemotePath, replies: &[Reply]) -> Result<()> {
+        if let Some((setting, reply)) = self.commands.iter().zip(replies).find(|(_, reply)| !reply.is_ok()) {
+            let error = explain(connection, reply, setting.what, path, Wanted::File).await;
+            // Where MDTM only reads, the time was taken for a part of the name.
+            let unsupported = setting.guessed && error.kind() != ErrorKind::ConnectionLost;
+            return Err(if unsupported { error.with_kind(ErrorKind::Unsupported) } else { error });
+        }
+        self.impossible.map_or(Ok(()), Err)
+    }
+}
+
+fn set_mode(mode: u32, command: Option<ModeCommand>, path: &RemotePath) -> Result<Setting> {
+    let verb = match command.ok_or_else(|| unsupported("mode"))? {
+        ModeCommand::SiteChmod => format!("SITE CHMOD {mode:03o}"),
+        ModeCommand::Mff => format!("MFF UNIX.mode={mode:04o};"),
+    };
+    Ok(Setting { line: line(&verb, path)?, what: "set the mode", guessed: false })
+}
+
+fn set_time(mtime: SystemTime, command: Option<TimeCommand>, path: &RemotePath) -> Result<Setting> {
+    let command = command.ok_or_else(|| unsupported("time"))?;
+    let time = stamp(mtime)?;
+    let verb = match command {
+        TimeCommand::Mfmt => format!("MFMT {time}"),
+        TimeCommand::Mff => format!("MFF modify={time};"),
+        TimeCommand::SiteUtime => format!("SITE UTIME {time}"),
+        TimeCommand::Mdtm => format!("MDTM {time}"),
+    };
+    Ok(Setting { line: line(&verb, path)?, what: "set the time", guessed: command == TimeCommand::Mdtm })
+}
+
+fn unsupported(what: &str) -> Error {
+    Error::new(ErrorKind::Unsupported, format!("the server can't set the {what}"))
 }
 
 /// `YYYYMMDDhhmmss`, UTC.

@@ -29,6 +29,11 @@ impl Reply {
         }
     }
 
+    /// Returns all of it as it came.
+    pub(super) fn into_raw(self) -> Vec<u8> {
+        self.text
+    }
+
     /// Returns the three digits.
     pub(super) fn code(&self) -> u16 {
         self.code

@@ -2,13 +2,12 @@
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use suppaftp::tokio::TransferStream;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::connection::{Connection, Refusal, Transfer};
-use super::look::{Wanted, explain, size};
-use super::ops::set_metadata;
-use super::wire::Wire;
+use super::connection::{Connection, line};
+use super::data::Data;
+use super::look::{Wanted, explain, parse_size, size};
+use super::ops::Settings;
+use super::transfer::{Refusal, Started, Transfer, cut};
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::pool::Lease;
 use crate::transport::{Finish, Finished, ReadRange, ReadStream, RemotePath, WriteMode, WriteStream};
@@ -17,27 +16,20 @@ use crate::transport::{Finish, Finished, ReadRange, ReadStream, RemotePath, Writ
 const CHUNK: usize = 512 * 1024;
 /// A chunk is filled on until less than this is free: reads into less cost more than a new chunk.
 const WORTH_READING: usize = 64 * 1024;
+/// Files of up to this length are sent before the server agrees to take them: it all fits into a socket's buffer.
+const AT_ONCE: u64 = 64 * 1024;
 
 /// Opens a file for reading.
-pub(super) async fn open_read(
-    connection: &mut Connection,
-    path: &RemotePath,
-    range: ReadRange,
-) -> Result<(TransferStream<Wire>, Option<u64>)> {
-    let mut expected = None;
-    if range.start > 0 {
-        if !connection.login().server().is_some_and(|server| server.restarts) {
-            return Err(Error::new(ErrorKind::Unsupported, "the server can't start in the middle of a file"));
-        }
-        // Known before the first byte, so that a start behind the end is no surprise, and checked at the end.
-        expected = size(connection, path).await?;
-        if expected.is_some_and(|size| range.start > size) {
-            return Err(Error::new(ErrorKind::InvalidPath, "read from behind the end of the file")
-                .with_kind(ErrorKind::SourceChanged));
-        }
+pub(super) async fn open_read(connection: &mut Connection, path: &RemotePath, range: ReadRange) -> Result<Started> {
+    if range.start > 0 && !connection.login().server().is_some_and(|server| server.restarts) {
+        return Err(Error::new(ErrorKind::Unsupported, "the server can't start in the middle of a file"));
     }
     match connection.transfer(Transfer::Read(range.start), path).await {
-        Ok(data) => Ok((data, expected)),
+        Ok(started) if started.size.is_some_and(|size| range.start > size) => {
+            let _ = connection.cut(started.data).await;
+            Err(Error::new(ErrorKind::SourceChanged, "read from behind the end of the file"))
+        }
+        Ok(started) => Ok(started),
         Err(Refusal::Said(reply)) => Err(explain(connection, &reply, "read", path, Wanted::File).await),
         Err(Refusal::Failed(e)) => Err(e),
     }
@@ -47,13 +39,9 @@ pub(super) async fn open_read(
 ///
 /// # Errors
 /// `Unsupported` where the server can't write at that offset.
-pub(super) async fn open_write(
-    connection: &mut Connection,
-    path: &RemotePath,
-    mode: WriteMode,
-) -> Result<TransferStream<Wire>> {
+pub(super) async fn open_write(connection: &mut Connection, path: &RemotePath, mode: WriteMode) -> Result<Started> {
     let offset = match mode {
-        WriteMode::Create { .. } => return start_write(connection, path, Transfer::Write(0)).await,
+        WriteMode::Create { .. } => return start_write(connection, path, way_to_create(connection, mode)).await,
         WriteMode::At(offset) => offset,
     };
     // Asked for the size first: an offset behind the end would leave a hole, and STOR would make a missing file.
@@ -66,7 +54,7 @@ pub(super) async fn open_write(
     }
     let restarts = connection.login().server().is_some_and(|server| server.restarts);
     let refused = match start_write(connection, path, Transfer::Write(offset)).await {
-        Ok(data) if restarts || offset == 0 => return Ok(data),
+        Ok(started) if restarts || offset == 0 => return Ok(started),
         Ok(_) => Error::new(ErrorKind::Unsupported, "the server can't write at an offset"),
         Err(e) => e,
     };
@@ -76,18 +64,31 @@ pub(super) async fn open_write(
     Err(refused)
 }
 
-async fn start_write(connection: &mut Connection, path: &RemotePath, what: Transfer) -> Result<TransferStream<Wire>> {
-    match connection.transfer(what, path).await {
-        Ok(data) => Ok(data),
-        Err(Refusal::Said(reply)) => Err(explain(connection, &reply, "write", path, Wanted::NewFile).await),
-        Err(Refusal::Failed(e)) => Err(e),
+/// Returns how to make a file: without waiting for the server to agree where that saves a trip that would count.
+fn way_to_create(connection: &Connection, mode: WriteMode) -> Transfer {
+    match mode {
+        WriteMode::Create { length: Some(..=AT_ONCE), .. } if connection.login().data_works() => Transfer::WriteAtOnce,
+        _ => Transfer::Write(0),
     }
 }
 
-/// A file being read. Dropped unfinished, its connection is discarded.
+async fn start_write(connection: &mut Connection, path: &RemotePath, what: Transfer) -> Result<Started> {
+    match connection.transfer(what, path).await {
+        Ok(started) => Ok(started),
+        Err(refusal) => Err(not_taken(connection, refusal, path).await),
+    }
+}
+
+async fn not_taken(connection: &mut Connection, refusal: Refusal, path: &RemotePath) -> Error {
+    match refusal {
+        Refusal::Said(reply) => explain(connection, &reply, "write", path, Wanted::NewFile).await,
+        Refusal::Failed(e) => e,
+    }
+}
+
+/// A file being read. Given up before its end, its connection comes into step in the background.
 pub(super) struct FtpRead {
-    connection: Lease<Connection>,
-    data: TransferStream<Wire>,
+    open: Option<(Lease<Connection>, Data)>,
     path: RemotePath,
     /// Bytes of the range still to come; `None` reads to the end.
     left: Option<u64>,
@@ -100,26 +101,26 @@ pub(super) struct FtpRead {
 
 impl FtpRead {
     /// Wraps an open transfer; `size` is the file's, where it was asked.
-    pub(super) fn new(
-        connection: Lease<Connection>,
-        data: TransferStream<Wire>,
-        path: RemotePath,
-        range: ReadRange,
-        size: Option<u64>,
-    ) -> Self {
+    pub(super) fn new(connection: Lease<Connection>, started: Started, path: RemotePath, range: ReadRange) -> Self {
         let left = range.end.map(|end| end.saturating_sub(range.start));
-        let expected = size.map(|size| size.saturating_sub(range.start));
-        Self { connection, data, path, left, received: 0, expected, ended: false, buffer: BytesMut::new() }
+        let expected = started.size.map(|size| size.saturating_sub(range.start));
+        let open = Some((connection, started.data));
+        Self { open, path, left, received: 0, expected, ended: false, buffer: BytesMut::new() }
     }
 
     async fn fill(&mut self) -> Result<usize> {
+        let Some((connection, data)) = &mut self.open else { return Ok(0) };
         if self.buffer.capacity() < WORTH_READING {
             self.buffer.reserve(CHUNK);
         }
-        self.connection.touch();
-        match self.data.read_buf(&mut self.buffer).await {
+        connection.touch();
+        match data.fill(&mut self.buffer).await {
             Ok(count) => Ok(count),
-            Err(e) => Err(Error::io("read", e).at(&self.path)),
+            Err(e) => {
+                // Nothing is left that could be brought to an end.
+                self.open = None;
+                Err(Error::io("read", e).at(&self.path))
+            }
         }
     }
 }
@@ -155,21 +156,34 @@ impl ReadStream for FtpRead {
                 return Ok(());
             }
         }
-        let Self { mut connection, data, path, received, expected, .. } = *self;
-        if let Err(e) = data.finish().await {
-            return Err(match connection.transfer_failure(e) {
-                Refusal::Said(reply) => reply.error_at("read", path.as_bytes()).at(path),
-                Refusal::Failed(e) => e.at(path),
-            });
+        let Some((mut connection, data)) = self.open.take() else {
+            return Err(Error::new(ErrorKind::Other, "finished after it broke").at(&self.path));
+        };
+        drop(data);
+        connection.ask_behind().await.map_err(|e| e.at(&self.path))?;
+        if let Err(refusal) = connection.complete().await {
+            return Err(match refusal {
+                Refusal::Said(reply) => reply.error_at("read", self.path.as_bytes()),
+                Refusal::Failed(e) => e,
+            }
+            .at(&self.path));
         }
         connection.give_back();
-        match expected.filter(|&expected| expected != received) {
+        match self.expected.filter(|&expected| expected != self.received) {
             Some(expected) => Err(Error::new(
                 ErrorKind::SourceChanged,
-                format!("the server sent {received} bytes where {expected} were left of the file"),
+                format!("the server sent {} bytes where {expected} were left of the file", self.received),
             )
-            .at(path)),
+            .at(&self.path)),
             None => Ok(()),
+        }
+    }
+}
+
+impl Drop for FtpRead {
+    fn drop(&mut self) {
+        if let Some((connection, data)) = self.open.take() {
+            cut(connection, data);
         }
     }
 }
@@ -177,21 +191,19 @@ impl ReadStream for FtpRead {
 /// A file being written. Dropped unfinished, its connection is discarded.
 pub(super) struct FtpWrite {
     connection: Lease<Connection>,
-    data: TransferStream<Wire>,
+    data: Data,
     path: RemotePath,
     mode: WriteMode,
+    /// Whether the server has agreed to take it.
+    agreed: bool,
     sent: u64,
 }
 
 impl FtpWrite {
     /// Wraps an open transfer.
-    pub(super) fn new(
-        connection: Lease<Connection>,
-        data: TransferStream<Wire>,
-        path: RemotePath,
-        mode: WriteMode,
-    ) -> Self {
-        Self { connection, data, path, mode, sent: 0 }
+    pub(super) fn new(connection: Lease<Connection>, started: Started, path: RemotePath, mode: WriteMode) -> Self {
+        let Started { data, agreed, .. } = started;
+        Self { connection, data, path, mode, agreed, sent: 0 }
     }
 }
 
@@ -217,45 +229,77 @@ impl WriteStream for FtpWrite {
         self.sent
     }
 
-    async fn finish(self: Box<Self>, last: Finish) -> Result<Finished> {
-        let Self { mut connection, mut data, path, mode, sent } = *self;
-        let finished = match data.flush().await {
-            Ok(()) => data.finish().await,
-            Err(e) => Err(suppaftp::FtpError::ConnectionError(e)),
-        };
-        if let Err(e) = finished {
-            return Err(failure(&mut connection, e, &path));
+    async fn finish(mut self: Box<Self>, last: Finish) -> Result<Finished> {
+        if let Err(e) = self.data.end().await {
+            return Err(self.why(e).await);
         }
-        let size = size(&mut connection, &path).await?;
-        // A server that ignored REST has written elsewhere.
-        if let WriteMode::At(offset) = mode
-            && let Some(length) = size
-            && length < offset + sent
+        let settings = Settings::new(&self.connection, &self.path, last.metadata);
+        let mut lines = settings.lines();
+        lines.push(line("SIZE", &self.path)?);
+        let in_order = self.connection.login().is_in_order();
+        let located = |e: Error| e.at(&self.path);
+        if in_order {
+            self.connection.tell(&lines).await.map_err(located)?;
+        }
+        if !self.agreed
+            && let Err(refusal) = self.connection.agreed().await
         {
-            return Err(Error::new(
-                ErrorKind::Protocol,
-                format!("the server has {length} bytes where {} were written", offset + sent),
-            )
-            .at(path));
+            return Err(self.not_taken(refusal).await);
         }
-        let metadata = set_metadata(&mut connection, &path, last.metadata).await;
-        connection.note_sessions();
+        if let Err(refusal) = self.connection.complete().await {
+            return Err(self.failed(refusal));
+        }
+        self.data.take_tickets();
+        let located = |e: Error| e.at(&self.path);
+        if !in_order {
+            lines.push(self.connection.login().port_command().into());
+            self.connection.tell(&lines).await.map_err(located)?;
+        }
+        let mut replies = Vec::new();
+        for _ in 0..settings.count() {
+            replies.push(self.connection.next_reply().await.map_err(located)?);
+        }
+        let size = parse_size(&self.connection.next_reply().await.map_err(located)?);
+        if !in_order {
+            self.connection.expect_port();
+        }
+        self.place_is_right(size)?;
+        let metadata = settings.judge(&mut self.connection, &self.path, &replies).await;
+        self.connection.note_sessions();
+        let Self { connection, .. } = *self;
         connection.give_back();
         Ok(Finished { size, metadata })
     }
 }
 
 impl FtpWrite {
+    /// A server that ignored REST has written elsewhere.
+    fn place_is_right(&self, size: Option<u64>) -> Result<()> {
+        match (self.mode, size) {
+            (WriteMode::At(offset), Some(length)) if length < offset + self.sent => Err(Error::new(
+                ErrorKind::Protocol,
+                format!("the server has {length} bytes where {} were written", offset + self.sent),
+            )
+            .at(&self.path)),
+            _ => Ok(()),
+        }
+    }
+
     /// The socket broke; the server may have said why on the control connection.
     async fn why(&mut self, error: std::io::Error) -> Error {
-        let _ = self.data.shutdown().await;
-        failure(&mut self.connection, suppaftp::FtpError::ConnectionError(error), &self.path)
+        let refusal = self.connection.why_broken(error).await;
+        if self.agreed { self.failed(refusal) } else { self.not_taken(refusal).await }
     }
-}
 
-fn failure(connection: &mut Connection, error: suppaftp::FtpError, path: &RemotePath) -> Error {
-    match connection.transfer_failure(error) {
-        Refusal::Said(reply) => reply.error_at("write", path.as_bytes()).at(path),
-        Refusal::Failed(e) => e.at(path),
+    fn failed(&self, refusal: Refusal) -> Error {
+        match refusal {
+            Refusal::Said(reply) => reply.error_at("write", self.path.as_bytes()),
+            Refusal::Failed(e) => e,
+        }
+        .at(&self.path)
+    }
+
+    async fn not_taken(&mut self, refusal: Refusal) -> Error {
+        not_taken(&mut self.connection, refusal, &self.path).await.at(&self.path)
     }
 }

@@ -3,30 +3,21 @@
 use std::fmt;
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use suppaftp::FtpResult;
-use suppaftp::tokio::TokioTlsStream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 use tokio_rustls::client::TlsStream;
 
-/// The end of what the server said is kept, up to this.
-const TRANSCRIPT: usize = 4096;
-/// What makes suppaftp believe that it negotiated `PBSZ` and `PROT` itself; see [`Wire::adopted`].
-const ADOPTED: &[u8] = b"200 ok\r\n200 ok\r\n";
-
-/// A control or data connection. suppaftp takes it for its TLS stream, whether it is encrypted or not.
+/// A control or data connection.
 pub(super) struct Wire {
     stream: Stream,
     timeout: Duration,
     /// Runs while somebody waits; boxed, since most data connections never need it.
     alarm: Option<Pin<Box<Sleep>>>,
     waiting: bool,
-    control: Option<Box<Control>>,
 }
 
 /// Either kind of stream below a [`Wire`].
@@ -35,52 +26,10 @@ pub(super) enum Stream {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-/// What only a control connection needs.
-struct Control {
-    /// Replies to hand over before anything is read, and the number of command lines to swallow for them.
-    canned: &'static [u8],
-    swallow: usize,
-    /// Whether the server takes 0xFF doubled, as Telnet has it. Else suppaftp's doubling is undone.
-    telnet: bool,
-    /// The rest of a line on its way out, undoubled.
-    line: Vec<u8>,
-    transcript: Transcript,
-}
-
-/// The end of what the server said since the last command: suppaftp drops the words of successful replies.
-#[derive(Clone, Default)]
-pub(super) struct Transcript(Arc<Mutex<Vec<u8>>>);
-
-impl Transcript {
-    /// Returns what the server said since the last command, at most 4 KiB.
-    pub(super) fn text(&self) -> Vec<u8> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn add(&self, bytes: &[u8]) {
-        let mut text = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        text.extend_from_slice(bytes);
-        let surplus = text.len().saturating_sub(TRANSCRIPT);
-        text.drain(..surplus);
-    }
-
-    fn clear(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
-    }
-}
-
 impl Wire {
     /// Wraps a connection; `timeout` is the longest wait of a read or write for its first byte.
     pub(super) fn new(stream: Stream, timeout: Duration) -> Self {
-        Self { stream, timeout, alarm: None, waiting: false, control: None }
-    }
-
-    /// Makes this a control connection that has greeted and logged in already, for suppaftp to take over. That always
-    /// asks for `PBSZ` and `PROT` first: these two lines are swallowed and answered from here.
-    pub(super) fn adopted(mut self, telnet: bool, transcript: Transcript) -> Self {
-        let control = Control { canned: ADOPTED, swallow: 2, telnet, line: Vec::new(), transcript };
-        self.control = Some(Box::new(control));
-        self
+        Self { stream, timeout, alarm: None, waiting: false }
     }
 
     /// Returns the TCP connection below.
@@ -99,12 +48,31 @@ impl Wire {
         }
     }
 
-    /// Returns whether the connection runs under TLS 1.3.
+    /// Returns whether it runs under TLS.
+    pub(super) fn is_tls(&self) -> bool {
+        matches!(self.stream, Stream::Tls(_))
+    }
+
+    /// Returns whether it runs under TLS 1.3.
     pub(super) fn is_tls13(&self) -> bool {
         match &self.stream {
             Stream::Plain(_) => false,
             Stream::Tls(tls) => tls.get_ref().1.protocol_version() == Some(rustls::ProtocolVersion::TLSv1_3),
         }
+    }
+
+    /// Reads what is there already; `None` when that is nothing.
+    pub(super) fn read_now(&mut self, buffer: &mut [u8]) -> Option<io::Result<usize>> {
+        let mut buffer = ReadBuf::new(buffer);
+        match self.stream.pinned().poll_read(&mut Context::from_waker(Waker::noop()), &mut buffer) {
+            Poll::Ready(result) => Some(result.map(|()| buffer.filled().len())),
+            Poll::Pending => None,
+        }
+    }
+
+    /// Starts the time of a wait anew, for one that was given up half-way.
+    pub(super) fn wait_anew(&mut self) {
+        self.waiting = false;
     }
 
     /// Ends a wait that lasted too long.
@@ -144,17 +112,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Duplex for S {}
 impl AsyncRead for Wire {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let wire = self.get_mut();
-        if let Some(control) = wire.control.as_deref_mut().filter(|control| !control.canned.is_empty()) {
-            let (now, later) = control.canned.split_at(control.canned.len().min(buffer.remaining()));
-            buffer.put_slice(now);
-            control.canned = later;
-            return Poll::Ready(Ok(()));
-        }
-        let before = buffer.filled().len();
         let poll = wire.stream.pinned().poll_read(cx, buffer);
-        if let Some(control) = &wire.control {
-            control.transcript.add(&buffer.filled()[before..]);
-        }
         wire.bounded(cx, poll)
     }
 }
@@ -162,10 +120,7 @@ impl AsyncRead for Wire {
 impl AsyncWrite for Wire {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let wire = self.get_mut();
-        let poll = match wire.control.as_deref_mut() {
-            None => wire.stream.pinned().poll_write(cx, bytes),
-            Some(control) => control.poll_write_line(&mut wire.stream, cx, bytes),
-        };
+        let poll = wire.stream.pinned().poll_write(cx, bytes);
         wire.bounded(cx, poll)
     }
 
@@ -182,70 +137,8 @@ impl AsyncWrite for Wire {
     }
 }
 
-impl Control {
-    /// Sends a command line whole, since a part of a line can't be mapped back to a part of what suppaftp gave.
-    fn poll_write_line(&mut self, stream: &mut Stream, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if self.swallow > 0 {
-            self.swallow -= 1;
-            return Poll::Ready(Ok(bytes.len()));
-        }
-        if self.line.is_empty() {
-            self.transcript.clear();
-            self.line = if self.telnet { bytes.to_vec() } else { undouble(bytes) };
-        }
-        while !self.line.is_empty() {
-            let sent = ready!(stream.pinned().poll_write(cx, &self.line))?;
-            if sent == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            self.line.drain(..sent);
-        }
-        Poll::Ready(Ok(bytes.len()))
-    }
-}
-
-/// Undoes the Telnet doubling of 0xFF, which suppaftp always does: vsftpd, Pure-FTPd and pyftpdlib take every byte
-/// literally, only ProFTPD undoubles.
-fn undouble(bytes: &[u8]) -> Vec<u8> {
-    let mut line = Vec::with_capacity(bytes.len());
-    let mut rest = bytes.iter();
-    while let Some(&byte) = rest.next() {
-        line.push(byte);
-        if byte == 0xff {
-            rest.next();
-        }
-    }
-    line
-}
-
-impl TokioTlsStream for Wire {
-    type InnerStream = TcpStream;
-
-    fn tcp_stream(self) -> FtpResult<TcpStream> {
-        match self.stream {
-            Stream::Plain(tcp) => Ok(tcp),
-            Stream::Tls(tls) => Ok(tls.into_inner().0),
-        }
-    }
-
-    fn get_ref(&self) -> &TcpStream {
-        self.tcp()
-    }
-
-    fn mut_ref(&mut self) -> &mut TcpStream {
-        match &mut self.stream {
-            Stream::Plain(tcp) => tcp,
-            Stream::Tls(tls) => tls.get_mut().0,
-        }
-    }
-}
-
 impl fmt::Debug for Wire {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = match &self.stream {
-            Stream::Plain(_) => "plain",
-            Stream::Tls(_) => "tls",
-        };
-        write!(f, "Wire({kind})")
+        f.write_str(if self.is_tls() { "Wire(tls)" } else { "Wire(plain)" })
     }
 }

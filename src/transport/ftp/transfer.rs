@@ -1,0 +1,374 @@
+//! Transfers: the question for a port, the command and the data connection, as few trips as the server takes.
+//!
+//! The port is asked for ahead, when the transfer before is at its end, and the connection begun as soon as it is
+//! known; the command goes out without waiting for either. Where that turns out to be stale, once more without it.
+
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::time::{sleep, timeout};
+
+use super::connection::{Connection, Health, check, line};
+use super::data::Data;
+use super::look::parse_size;
+use super::port::{Way, port_in};
+use super::reply::Reply;
+use super::tls::LoginTls;
+use super::wire::{Stream, Wire};
+use crate::error::{Error, ErrorKind, Result};
+use crate::transport::RemotePath;
+use crate::transport::pool::Lease;
+
+/// How often a data connection that the server can't open just now (425) is asked for again, and the first pause.
+const BUSY_RETRIES: u32 = 5;
+const BUSY_PAUSE: Duration = Duration::from_millis(10);
+/// How long the server may take to say what it thinks of a data connection that broke.
+const LAST_WORDS: Duration = Duration::from_secs(3);
+
+/// What a data connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Transfer {
+    /// `RETR` from an offset.
+    Read(u64),
+    /// `STOR` from an offset.
+    Write(u64),
+    /// `STOR` of so little that it can be on its way before the server agrees: see [`Connection::agreed`].
+    WriteAtOnce,
+    /// `APPE`.
+    Append,
+    /// `MLSD`, with the path.
+    MachineList,
+    /// `LIST -a` of the current directory.
+    ListAll,
+    /// `LIST` of the current directory.
+    List,
+}
+
+/// A transfer under way.
+pub(super) struct Started {
+    /// Where the bytes go.
+    pub(super) data: Data,
+    /// The size of the file, where a read began behind its start and the server tells.
+    pub(super) size: Option<u64>,
+    /// Whether the server has agreed to it.
+    pub(super) agreed: bool,
+}
+
+/// Why a transfer didn't start or didn't end well.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    /// The server said no, and the connection can still be used.
+    Said(Reply),
+    /// Something broke.
+    Failed(Error),
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// Why one attempt to start a transfer failed.
+enum Miss {
+    /// Asking for another port can help: at once where this one was asked for ahead, else soon.
+    Busy {
+        reply: Reply,
+        ahead: bool,
+    },
+    /// EPSV was given up.
+    Passive,
+    Final(Refusal),
+}
+
+impl<E: Into<Refusal>> From<E> for Miss {
+    fn from(error: E) -> Self {
+        Self::Final(error.into())
+    }
+}
+
+impl Connection {
+    /// Opens a data connection and starts a transfer on it.
+    ///
+    /// # Errors
+    /// `Said` with the reply when the server says no, so that the caller can ask why.
+    pub(super) async fn transfer(&mut self, what: Transfer, path: &RemotePath) -> Result<Started, Refusal> {
+        check(path)?;
+        let mut busy = 0;
+        loop {
+            match self.attempt(what, path).await {
+                Ok(started) => return Ok(started),
+                Err(Miss::Passive) => {}
+                Err(Miss::Busy { reply, ahead }) if busy < BUSY_RETRIES => {
+                    tracing::debug!("asking for another port: {}", reply.words());
+                    if !ahead || busy > 0 {
+                        sleep(BUSY_PAUSE * 2u32.pow(busy)).await;
+                    }
+                    busy += 1;
+                }
+                Err(Miss::Busy { reply, .. }) => return Err(self.refused(reply)),
+                Err(Miss::Final(refusal)) => return Err(refusal),
+            }
+        }
+    }
+
+    /// Waits until the server agrees to what was begun at once.
+    pub(super) async fn agreed(&mut self) -> Result<(), Refusal> {
+        let reply = self.next_reply().await?;
+        if reply.code() / 100 == 1 {
+            return Ok(());
+        }
+        self.over();
+        Err(self.refused(reply))
+    }
+
+    /// Asks, at the end of what a transfer brought, for the port of the next one.
+    pub(super) async fn ask_behind(&mut self) -> Result<()> {
+        if !self.behind {
+            self.tell(&[self.login().port_command().into()]).await?;
+            self.behind = true;
+        }
+        Ok(())
+    }
+
+    /// Waits for the server's last word on a transfer, which must be that all went well.
+    pub(super) async fn complete(&mut self) -> Result<Reply, Refusal> {
+        let reply = self.next_reply().await?;
+        self.over();
+        if reply.is_ok() {
+            return Ok(reply);
+        }
+        self.health = Health::Broken;
+        Err(self.refused(reply))
+    }
+
+    /// Makes the error of a data connection that broke; what the server says counts more than how.
+    pub(super) async fn why_broken(&mut self, error: std::io::Error) -> Refusal {
+        let last_words = async {
+            loop {
+                match self.next_reply().await {
+                    Ok(reply) if reply.code() / 100 == 1 => {}
+                    other => return other,
+                }
+            }
+        };
+        let said = timeout(LAST_WORDS, last_words).await;
+        self.health = Health::Broken;
+        match said {
+            Ok(Ok(reply)) if reply.code() >= 400 => self.refused(reply),
+            _ => Refusal::Failed(Error::io("data connection", error)),
+        }
+    }
+
+    /// Tells what a refusal of a transfer means.
+    fn refused(&mut self, reply: Reply) -> Refusal {
+        match reply.code() {
+            // The server demands a resumed session and doesn't take ours for one.
+            // ProFTPD says no more than that it was "unable to build data connection".
+            425 | 426 | 435 | 522 if mentions_tls(&reply) || (self.is_tls13() && reply.code() == 425) => {
+                let error = reply.error("TLS on the data connection").with_kind(ErrorKind::Tls);
+                Refusal::Failed(self.without_tls13(error))
+            }
+            _ => Refusal::Said(reply),
+        }
+    }
+
+    /// Makes new connections use TLS 1.2 when this one has 1.3; then a fresh attempt can succeed.
+    fn without_tls13(&mut self, error: Error) -> Error {
+        self.health = Health::Broken;
+        if !self.is_tls13() || !self.login().give_up_tls13() {
+            return error;
+        }
+        tracing::debug!("{error}: going on with TLS 1.2");
+        error.with_kind(ErrorKind::ConnectionLost)
+    }
+
+    /// Notes that the server has said its last word on a transfer: what it says next is about the next one's port.
+    fn over(&mut self) {
+        if std::mem::take(&mut self.behind) {
+            self.expect_port();
+        }
+    }
+
+    async fn attempt(&mut self, what: Transfer, path: &RemotePath) -> Result<Started, Miss> {
+        let mut way = match self.take_way().await? {
+            Some(way) => way,
+            None => self.ask_way().await?,
+        };
+        // Until one way has led somewhere, no command waits for a data connection that may never come.
+        let doubtful = !self.login().data_works();
+        if doubtful {
+            way = match way.arrived().await {
+                Ok(way) => way,
+                Err(_) if self.login().give_up_extended() => {
+                    tracing::debug!("the port of EPSV can't be reached, going on with PASV");
+                    return Err(Miss::Passive);
+                }
+                Err(e) => return Err(Error::io("open a data connection", e).into()),
+            };
+        }
+        if let Transfer::Write(offset @ 1..) = what {
+            // Not together with STOR: where REST is refused, that would empty the file.
+            let reply = self.ask_raw(format!("REST {offset}").as_bytes()).await?;
+            if reply.code() != 350 {
+                return Err(self.refused(reply).into());
+            }
+        }
+        let mut lines = lines(what, path)?;
+        self.behind = self.login().is_in_order();
+        if self.behind {
+            lines.push(self.login().port_command().into());
+        }
+        self.tell(&lines).await?;
+        self.meet(what, way).await
+    }
+
+    /// Waits for the data connection and for the server to agree.
+    async fn meet(&mut self, what: Transfer, way: Way) -> Result<Started, Miss> {
+        let (ahead, limit, tls) = (way.ahead, self.login().timeout(), self.tls.clone());
+        let opening = open(way, tls.as_deref(), limit);
+        tokio::pin!(opening);
+        let mut opened = None;
+        let begun = if what == Transfer::WriteAtOnce {
+            opened = Some(opening.as_mut().await);
+            Ok(None)
+        } else {
+            let begun = self.begun(what);
+            tokio::pin!(begun);
+            tokio::select! {
+                begun = &mut begun => begun,
+                ended = &mut opening => {
+                    let failed = ended.is_err();
+                    opened = Some(ended);
+                    match failed {
+                        false => begun.await,
+                        true => timeout(LAST_WORDS, begun).await.unwrap_or(Ok(None)),
+                    }
+                }
+            }
+        };
+        let size = match begun {
+            Ok(size) => size,
+            Err(Refusal::Said(reply)) if reply.code() == 425 => return Err(Miss::Busy { reply, ahead }),
+            Err(Refusal::Said(reply)) => return Err(self.refused(reply).into()),
+            Err(failed) => return Err(failed.into()),
+        };
+        let opened = match opened {
+            Some(opened) => opened,
+            None => opening.await,
+        };
+        match opened {
+            Ok(wire) => {
+                self.login().note_data_works();
+                Ok(Started { data: Data::new(wire), size, agreed: what != Transfer::WriteAtOnce })
+            }
+            Err(Closed::Unreachable(e)) => {
+                self.health = if ahead { Health::Stale } else { Health::Broken };
+                Err(Error::io("open a data connection", e).into())
+            }
+            Err(Closed::Tls(e)) => Err(self.without_tls13(e).into()),
+        }
+    }
+
+    /// Reads the replies up to that which lets the transfer begin; returns the file's size, where that was asked.
+    async fn begun(&mut self, what: Transfer) -> Result<Option<u64>, Refusal> {
+        let mut size = None;
+        if let Transfer::Read(1..) = what {
+            size = parse_size(&self.next_reply().await?);
+            let restart = self.next_reply().await?;
+            if restart.code() != 350 {
+                self.health = Health::Broken;
+                return Err(restart.error("start in the middle of the file").with_kind(ErrorKind::Unsupported).into());
+            }
+        }
+        let reply = self.next_reply().await?;
+        if reply.code() / 100 == 1 {
+            return Ok(size);
+        }
+        self.over();
+        Err(Refusal::Said(reply))
+    }
+
+    async fn ask_way(&mut self) -> Result<Way, Miss> {
+        loop {
+            let reply = self.ask_raw(self.login().port_command().as_bytes()).await?;
+            if let Some(port) = port_in(&reply) {
+                return Ok(Way::to(self.peer, port, self.login().timeout(), false));
+            }
+            match reply.code() {
+                425 => return Err(Miss::Busy { reply, ahead: false }),
+                500.. if self.login().give_up_extended() => {
+                    tracing::debug!("EPSV doesn't work here, going on with PASV");
+                }
+                200..=399 => return Err(reply.error("passive mode").with_kind(ErrorKind::Protocol).into()),
+                _ => return Err(self.refused(reply).into()),
+            }
+        }
+    }
+}
+
+/// Breaks a transfer off and sees in the background to it that its connection can be used again, or is replaced.
+pub(super) fn cut(mut connection: Lease<Connection>, data: Data) {
+    if let Ok(runtime) = Handle::try_current() {
+        runtime.spawn(async move {
+            match connection.cut(data).await {
+                Ok(()) => connection.give_back(),
+                Err(_) => connection.replace(),
+            }
+        });
+    }
+}
+
+impl Connection {
+    /// Breaks a transfer off, and reads what the server says about that, up to its answer to the next question.
+    pub(super) async fn cut(&mut self, data: Data) -> Result<()> {
+        drop(data);
+        let was_behind = self.behind;
+        let into_step = async {
+            let _ = self.next_reply().await?;
+            self.over();
+            if !was_behind {
+                self.ask_ahead().await?;
+            }
+            self.control.settled().await
+        };
+        timeout(LAST_WORDS, into_step).await.unwrap_or_else(|_| Err(ErrorKind::Timeout.into()))
+    }
+}
+
+/// Why a data connection was not made.
+enum Closed {
+    Unreachable(std::io::Error),
+    Tls(Error),
+}
+
+async fn open(way: Way, tls: Option<&LoginTls>, limit: Duration) -> Result<Wire, Closed> {
+    let tcp = way.connected().await.map_err(Closed::Unreachable)?;
+    match tls {
+        None => Ok(Wire::new(Stream::Plain(tcp), limit)),
+        Some(tls) => tls.connect(tcp).await.map_err(|e| match e.kind() {
+            ErrorKind::Timeout => Closed::Unreachable(std::io::ErrorKind::TimedOut.into()),
+            _ => Closed::Tls(Error::new(ErrorKind::Tls, "TLS on the data connection").with_source(e)),
+        }),
+    }
+}
+
+fn lines(what: Transfer, path: &RemotePath) -> Result<Vec<Vec<u8>>> {
+    Ok(match what {
+        Transfer::Read(0) => vec![line("RETR", path)?],
+        // The size is known before the first byte, so that a start behind the end is no surprise.
+        Transfer::Read(offset) => {
+            vec![line("SIZE", path)?, format!("REST {offset}").into_bytes(), line("RETR", path)?]
+        }
+        Transfer::Write(_) | Transfer::WriteAtOnce => vec![line("STOR", path)?],
+        Transfer::Append => vec![line("APPE", path)?],
+        Transfer::MachineList => vec![line("MLSD", path)?],
+        Transfer::ListAll => vec![b"LIST -a".to_vec()],
+        Transfer::List => vec![b"LIST".to_vec()],
+    })
+}
+
+fn mentions_tls(reply: &Reply) -> bool {
+    let words = reply.words().to_ascii_lowercase();
+    ["ssl", "tls", "session reuse"].iter().any(|word| words.contains(word))
+}
