@@ -119,7 +119,8 @@ impl<C: Pooled> Pool<C> {
             }
         };
         let _ = timeout(patience, settled).await;
-        self.inner.lock().there
+        // Those in use beyond that end when they are given back.
+        self.inner.lock().there.min(wanted)
     }
 
     /// Refuses further use and returns the idle connections, so that the backend can say goodbye on them.
