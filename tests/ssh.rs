@@ -373,6 +373,41 @@ async fn banners_are_shown_harmless() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn several_connections_log_in_together() {
+    let sshd = Sshd::start("LogLevel VERBOSE\n");
+    for (number, engine) in ENGINES.into_iter().enumerate() {
+        // A host that is new and a key that has to be unlocked, so that there is something to ask.
+        let prompt = Answers::secret_and_confirm("open sesame", true);
+        let options = ConnectOptions {
+            prompt: prompt.clone(),
+            identities: vec![sshd.path("login_locked")],
+            known_hosts: Some(sshd.known_hosts(&[])),
+            host_key: HostKeyPolicy::Ask,
+            connections: 3,
+            ..options(&sshd, engine)
+        };
+        let transport = haul::transport::connect(&sshd.endpoint(), &options).await.unwrap();
+        assert_eq!(transport.set_connections(4).await, 4, "{engine:?}");
+        assert_eq!(prompt.questions().len(), 2, "{engine:?}: {:?}", prompt.questions());
+        transport.close().await.unwrap();
+        let log = std::fs::read_to_string(sshd.path("log")).unwrap();
+        let logins = log.matches("Accepted publickey").count();
+        assert!(logins >= 4 * (number + 1), "{engine:?}: {logins} logins");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_refuses_further_logins_still_serves() {
+    let sshd = Sshd::start("MaxStartups 2:100:2\n");
+    for engine in ENGINES {
+        let options = ConnectOptions { connections: 6, max_connections: Some(6), ..options(&sshd, engine) };
+        let transport = haul::transport::connect(&sshd.endpoint(), &options).await.unwrap();
+        assert!((1..=6).contains(&transport.set_connections(6).await), "{engine:?}");
+        assert!(transport.home().await.is_ok(), "{engine:?}");
+    }
+}
+
 #[test]
 fn the_test_keys_are_there() {
     assert!(Path::new("/usr/sbin/sshd").exists(), "these tests need OpenSSH's server");

@@ -127,6 +127,8 @@ pub struct ConnectOptions {
     pub tls_ca: Option<PathBuf>,
     /// The most connections to open to the endpoint at once; `None`: the backend's own choice.
     pub max_connections: Option<usize>,
+    /// How many connections to open right at the start, all at once: as many as the endpoint was seen to be worth.
+    pub connections: usize,
     /// Leave holes for runs of zeros in files that are written on this machine.
     pub sparse: bool,
 }
@@ -145,6 +147,7 @@ impl Default for ConnectOptions {
             tls: TlsMode::default(),
             tls_ca: None,
             max_connections: None,
+            connections: 1,
             sparse: false,
         }
     }

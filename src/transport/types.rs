@@ -262,7 +262,7 @@ pub struct Capabilities {
     pub atomic_replace: bool,
     /// `Durability::Synced` is honoured.
     pub fsync: bool,
-    /// Digests that the endpoint computes by itself, strongest first.
+    /// Digests that the endpoint computes by itself, strongest first; where it doesn't say, what it may be asked for.
     pub digests: Vec<Algorithm>,
     /// How many streams at once are sensible on one connection.
     pub streams: usize,

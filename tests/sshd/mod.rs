@@ -179,6 +179,10 @@ impl Answers {
         Arc::new(Self { confirm: Some(answer), ..Self::default() })
     }
 
+    pub(crate) fn secret_and_confirm(text: &str, answer: bool) -> Arc<Self> {
+        Arc::new(Self { secret: Some(text.into()), confirm: Some(answer), ..Self::default() })
+    }
+
     pub(crate) fn questions(&self) -> Vec<String> {
         self.questions.lock().unwrap().clone()
     }

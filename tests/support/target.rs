@@ -32,8 +32,7 @@ pub struct Facts {
     pub symlinks: bool,
     pub atomic_replace: bool,
     pub fsync: bool,
-    /// `None`: if it runs a command quickly enough at login, which a busy machine may not.
-    pub digests: Option<bool>,
+    pub digests: bool,
     /// A line feed can be part of a name.
     pub line_feed_in_names: bool,
     /// Bytes that are not UTF-8 can be part of a name; else the server makes a file of another name, and says nothing.
@@ -58,7 +57,7 @@ impl Facts {
         symlinks: true,
         atomic_replace: true,
         fsync: true,
-        digests: Some(false),
+        digests: false,
         line_feed_in_names: true,
         raw_names: true,
         links_as_made: true,
@@ -67,7 +66,7 @@ impl Facts {
         refused_directories: &[],
         create_mode: true,
     };
-    const OPENSSH: Self = Self { set_mtime: Some(Precision::Second), digests: None, ..Self::LOCAL };
+    const OPENSSH: Self = Self { set_mtime: Some(Precision::Second), digests: true, ..Self::LOCAL };
     const FTP: Self = Self {
         random_write: false,
         set_mtime: Some(Precision::Second),
@@ -75,13 +74,13 @@ impl Facts {
         symlinks: false,
         atomic_replace: true,
         fsync: false,
-        digests: Some(false),
+        digests: false,
         line_feed_in_names: false,
         create_mode: false,
         ..Self::LOCAL
     };
-    const EMBEDDED_FTP: Self = Self { digests: Some(true), ..Self::FTP };
-    const PROFTPD_SFTP: Self = Self { digests: Some(true), links_as_made: false, ..Self::OPENSSH };
+    const EMBEDDED_FTP: Self = Self { digests: true, ..Self::FTP };
+    const PROFTPD_SFTP: Self = Self { digests: true, links_as_made: false, ..Self::OPENSSH };
     /// Its MKD refuses `*` in a name.
     const PROFTPD: Self = Self { refused_directories: &["star*question?"], ..Self::FTP };
     /// It cuts spaces off the end of a command and makes tabs to spaces, whatever they belong to.
@@ -116,7 +115,7 @@ impl Target {
     pub const VSFTPD: Self = Self::Ftp("vsftpd", Facts::FTP);
     pub const VSFTPD_TLS12: Self = Self::Ftp("vsftpd_tls12", Facts::FTP);
     pub const VSFTPD_TLS13: Self = Self::Ftp("vsftpd_tls13", Facts::FTP);
-    pub const PROFTPD: Self = Self::Ftp("proftpd", Facts { digests: Some(true), ..Facts::PROFTPD });
+    pub const PROFTPD: Self = Self::Ftp("proftpd", Facts { digests: true, ..Facts::PROFTPD });
     pub const PROFTPD_TLS: Self = Self::Ftp("proftpd_tls", Facts::PROFTPD);
     pub const PUREFTPD: Self = Self::Ftp("pureftpd", Facts::PUREFTPD);
     pub const PUREFTPD_TLS: Self = Self::Ftp("pureftpd_tls", Facts::PUREFTPD);

@@ -1,8 +1,8 @@
 //! The client: what a channel offers, the calls on it, and the files open through it.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,10 +24,13 @@ const DEFAULT_LENGTH: u32 = 32 * 1024;
 const MAX_LENGTH: u32 = 255 * 1024;
 /// Handles open at once where the server doesn't tell.
 const DEFAULT_HANDLES: usize = 64;
+/// Handles open at once before the server has told.
+const FIRST_HANDLES: usize = 32;
 /// The most handles open at once.
 const MAX_HANDLES: usize = 256;
 /// Bytes asked for, or arrived and not yet taken, of all files together.
 const READ_BUDGET: usize = 64 << 20;
+
 /// An SFTP channel; clones share it. It ends when the last clone and the last file are dropped.
 #[derive(Debug, Clone)]
 pub struct Client(Arc<Inner>);
@@ -37,12 +40,38 @@ struct Inner {
     channel: Arc<Channel>,
     session: Arc<dyn Session>,
     extensions: HashMap<Bytes, Bytes>,
-    read_length: u32,
-    write_length: u32,
-    handle_limit: usize,
+    limits: Mutex<ServerLimits>,
     handles: Arc<Semaphore>,
     read_budget: AtomicUsize,
+    claims: Arc<()>,
     timeout: Duration,
+}
+
+/// What the server takes at most: at first what is safe to think, then what it says.
+#[derive(Debug)]
+struct ServerLimits {
+    asked: Option<oneshot::Receiver<Answer>>,
+    read: u32,
+    write: u32,
+    handles: usize,
+    /// How many slots for handles there are, in use or not.
+    slots: usize,
+}
+
+/// A client that lives only as long as others use it.
+#[derive(Debug)]
+pub(super) struct WeakClient(Weak<Inner>);
+
+impl WeakClient {
+    pub(super) fn upgrade(&self) -> Option<Client> {
+        self.0.upgrade().map(Client)
+    }
+}
+
+/// Counts as a stream of its client while it lives.
+#[derive(Debug)]
+pub(super) struct Claim {
+    _counted: Arc<()>,
 }
 
 impl Drop for Inner {
@@ -70,21 +99,18 @@ impl Client {
             let message = format!("the server speaks SFTP version {}; haul needs 3", version.version);
             return Err(Error::new(ErrorKind::Unsupported, message));
         }
-        let mut inner = Inner {
+        let extensions: HashMap<_, _> = version.extensions.into_iter().collect();
+        let limits = ServerLimits::ask(&channel, extensions.contains_key(&b"limits@openssh.com"[..]));
+        Ok(Self(Arc::new(Inner {
             channel,
             session,
-            extensions: version.extensions.into_iter().collect(),
-            read_length: DEFAULT_LENGTH,
-            write_length: DEFAULT_LENGTH,
-            handle_limit: DEFAULT_HANDLES,
-            handles: Arc::new(Semaphore::new(DEFAULT_HANDLES)),
+            extensions,
+            handles: Arc::new(Semaphore::new(limits.handles)),
+            limits: Mutex::new(limits),
             read_budget: AtomicUsize::new(READ_BUDGET),
+            claims: Arc::new(()),
             timeout,
-        };
-        if inner.extensions.contains_key(&b"limits@openssh.com"[..]) {
-            inner.learn_limits().await?;
-        }
-        Ok(Self(Arc::new(inner)))
+        })))
     }
 
     /// Returns the SSH connection that carries the channel.
@@ -104,7 +130,7 @@ impl Client {
 
     /// Returns how many files and directories may be open at once.
     pub fn handle_limit(&self) -> usize {
-        self.0.handle_limit
+        self.0.limits().handles
     }
 
     /// Ends the channel: everything under way fails.
@@ -112,12 +138,26 @@ impl Client {
         self.0.channel.end(Error::new(ErrorKind::ConnectionLost, "the connection was closed"));
     }
 
+    pub(super) fn downgrade(&self) -> WeakClient {
+        WeakClient(Arc::downgrade(&self.0))
+    }
+
+    /// Counts one stream more.
+    pub(super) fn claim(&self) -> Claim {
+        Claim { _counted: Arc::clone(&self.0.claims) }
+    }
+
+    /// Returns how many streams there are.
+    pub(super) fn load(&self) -> usize {
+        Arc::strong_count(&self.0.claims) - 1
+    }
+
     pub(super) fn read_length(&self) -> u32 {
-        self.0.read_length
+        self.0.limits().read
     }
 
     pub(super) fn write_length(&self) -> u32 {
-        self.0.write_length
+        self.0.limits().write
     }
 
     pub(super) fn timeout(&self) -> Duration {
@@ -204,24 +244,50 @@ impl Client {
 }
 
 impl Inner {
-    async fn learn_limits(&mut self) -> Result<()> {
-        let answer = self.channel.request(Request::Extended(Extended::Limits), None).await;
-        let limits = match answer.map_err(|_| self.channel.reason())?.response {
-            Response::Extended(data) => Limits::decode(data)?,
-            _ => return Ok(()),
-        };
+    /// Returns the limits as far as they are known. Servers answer in order: who has opened a file knows them.
+    fn limits(&self) -> MutexGuard<'_, ServerLimits> {
+        let mut limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        limits.learn();
+        if limits.slots < limits.handles {
+            self.handles.add_permits(limits.handles - limits.slots);
+            limits.slots = limits.handles;
+        } else {
+            // Those in use are taken away as they come back.
+            limits.slots -= self.handles.forget_permits(limits.slots - limits.handles);
+        }
+        limits
+    }
+}
+
+impl ServerLimits {
+    /// Asks without waiting for the answer, where the server has one.
+    fn ask(channel: &Channel, offered: bool) -> Self {
+        let asked = offered.then(|| channel.request(Request::Extended(Extended::Limits), None));
+        // A READ that is too long gets a short answer; a WRITE fails.
+        let read = if offered { MAX_LENGTH } else { DEFAULT_LENGTH };
+        let handles = if offered { FIRST_HANDLES } else { DEFAULT_HANDLES };
+        Self { asked, read, write: DEFAULT_LENGTH, handles, slots: handles }
+    }
+
+    fn learn(&mut self) {
+        let Some(asked) = &mut self.asked else { return };
+        let Ok(answer) = asked.try_recv() else { return };
+        self.asked = None;
+        let Response::Extended(data) = answer.response else { return self.unknown() };
+        let Ok(limits) = Limits::decode(data) else { return self.unknown() };
         let length = |limit: u64| match u32::try_from(limit).unwrap_or(u32::MAX) {
             0 => MAX_LENGTH,
             limit => limit.min(MAX_LENGTH),
         };
-        self.read_length = length(limits.read);
-        self.write_length = length(limits.write);
-        self.handle_limit = match usize::try_from(limits.handles).unwrap_or(usize::MAX) {
+        (self.read, self.write) = (length(limits.read), length(limits.write));
+        self.handles = match usize::try_from(limits.handles).unwrap_or(usize::MAX) {
             0 => DEFAULT_HANDLES,
             limit => limit.min(MAX_HANDLES),
         };
-        self.handles = Arc::new(Semaphore::new(self.handle_limit));
-        Ok(())
+    }
+
+    fn unknown(&mut self) {
+        (self.read, self.handles) = (DEFAULT_LENGTH, DEFAULT_HANDLES);
     }
 }
 

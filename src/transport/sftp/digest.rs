@@ -1,34 +1,71 @@
 //! Digests that the server computes: by `check-file`, else by `sha256sum` over SSH.
 
 use std::fmt::Write as _;
-use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::task::JoinHandle;
+use tokio::sync::OnceCell;
 
 use super::channel::SLOW_FACTOR;
 use super::client::Client;
 use super::request::{CheckFile, Extended, Request};
 use super::response::CheckedFile;
 use crate::error::{Error, ErrorKind, Result};
-use crate::transport::ssh::Session;
 use crate::transport::{Algorithm, ReadRange, RemotePath};
 
-/// How long the probe may hold up a login when SFTP itself has already started.
-const PROBE_PATIENCE: Duration = Duration::from_secs(2);
 const SHA256_OF_X: &str = "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881";
 
-/// Finds out whether the server runs `sha256sum`: has it digest a letter. Runs beside the start of SFTP and costs no
-/// round trip of its own.
-pub(super) async fn probe(session: Arc<dyn Session>) -> bool {
-    let answer = session.exec(b"sh -c 'printf x | sha256sum'").await;
-    answer.is_ok_and(|output| output.starts_with(SHA256_OF_X.as_bytes()))
+/// The digests of one endpoint. How it computes them is found out when the first is wanted: a login has no time for it.
+#[derive(Debug)]
+pub(super) struct Digests {
+    announced: bool,
+    means: OnceCell<Means>,
+}
+
+impl Digests {
+    /// Takes note of what the server announces.
+    pub(super) fn new(client: &Client) -> Self {
+        Self { announced: announces_check_file(client), means: OnceCell::new() }
+    }
+
+    /// Returns the algorithms that it can be asked for; where the server announces nothing, the one that it may have.
+    pub(super) fn algorithms(&self) -> Vec<Algorithm> {
+        match self.means.get() {
+            None if self.announced => Means::Extension.algorithms(),
+            None => Means::Command.algorithms(),
+            Some(means) => means.algorithms(),
+        }
+    }
+
+    /// Asks for a digest. `Unsupported` where the server can't give this one.
+    pub(super) async fn digest(
+        &self,
+        client: &Client,
+        path: &RemotePath,
+        algorithm: Algorithm,
+        range: ReadRange,
+    ) -> Result<Vec<u8>> {
+        self.means.get_or_try_init(|| Means::find(client)).await?.digest(client, path, algorithm, range).await
+    }
+}
+
+/// Returns whether the server runs `sha256sum`: has it digest a letter.
+async fn runs_command(client: &Client) -> Result<bool> {
+    let probe = client.session().exec(b"sh -c 'printf x | sha256sum'");
+    let patience = client.timeout();
+    match tokio::time::timeout(patience, probe).await {
+        Ok(Ok(output)) => Ok(output.starts_with(SHA256_OF_X.as_bytes())),
+        Ok(Err(error)) if error.kind() == ErrorKind::ConnectionLost => Err(error.context("digest")),
+        Ok(Err(error)) => {
+            tracing::debug!("the server runs no sha256sum: {}", error.chain());
+            Ok(false)
+        }
+        Err(_) => Err(Error::new(ErrorKind::Timeout, "digest: the server takes too long to run a command")),
+    }
 }
 
 /// How a server computes digests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Means {
+enum Means {
     /// `check-file-name`.
     Extension,
     /// `sha256sum`.
@@ -38,24 +75,14 @@ pub(super) enum Means {
 }
 
 impl Means {
-    /// Settles it by what the server offers and what the probe finds.
-    pub(super) async fn find(client: &Client, mut probe: JoinHandle<bool>) -> Self {
+    async fn find(client: &Client) -> Result<Self> {
         if knows_check_file(client).await {
-            probe.abort();
-            return Self::Extension;
+            return Ok(Self::Extension);
         }
-        match tokio::time::timeout(PROBE_PATIENCE + 3 * client.round_trip(), &mut probe).await {
-            Ok(Ok(true)) => Self::Command,
-            outcome => {
-                tracing::debug!("the server runs no sha256sum: {outcome:?}");
-                probe.abort();
-                Self::Nothing
-            }
-        }
+        Ok(if runs_command(client).await? { Self::Command } else { Self::Nothing })
     }
 
-    /// Returns the algorithms that it can be asked for.
-    pub(super) fn algorithms(self) -> Vec<Algorithm> {
+    fn algorithms(self) -> Vec<Algorithm> {
         match self {
             Self::Extension => vec![Algorithm::Sha512, Algorithm::Sha256, Algorithm::Sha1, Algorithm::Md5],
             Self::Command => vec![Algorithm::Sha256],
@@ -63,8 +90,7 @@ impl Means {
         }
     }
 
-    /// Asks for a digest. `Unsupported` where the server can't give this one.
-    pub(super) async fn digest(
+    async fn digest(
         self,
         client: &Client,
         path: &RemotePath,

@@ -199,8 +199,8 @@ async fn writes_are_cut_at_the_servers_limit() {
         other => answer(id, good(b"", &other)),
     });
     let sftp = sftp.await;
-    assert_eq!(sftp.capabilities().streams, 5);
     let stream = sftp.open_write(&path("/f"), WriteMode::At(10)).await.unwrap();
+    assert_eq!(sftp.capabilities().streams, 5);
     write_all(stream, &[&[1; 1500], &[2; 10]], Finish::CACHED).await.unwrap();
     assert_eq!(*lengths.lock().unwrap(), [(10, 700), (710, 700), (1410, 100), (1510, 10)]);
 }

@@ -1,20 +1,19 @@
 //! SFTP version 3: our own client, fully multiplexed, over any SSH engine.
 //!
 //! - [`wire`]: packets, both directions; the embedded server uses it too.
-//! - `mux`: requests under way and their answers, without I/O; `channel`: the task that drives it; [`Client`]: the calls.
+//! - `mux`: requests under way and their answers, without I/O; `channel`: the task that drives it; [`Client`]: the calls;
+//!   `lanes`: the connections, a client each.
 //! - `read`, `write`, `list`: the streams. `status`, `explain`: from STATUS to error.
 //! - [`Sftp`]: the transport.
 
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream;
-use tokio::sync::Mutex;
 
 use super::ssh::{self, LoginCache, Session};
 use super::{
@@ -31,6 +30,7 @@ mod digest;
 mod entry;
 mod explain;
 mod fields;
+mod lanes;
 mod list;
 #[cfg(test)]
 mod misbehaving;
@@ -48,13 +48,16 @@ mod write;
 
 pub use client::Client;
 
-use digest::Means;
+use digest::Digests;
+use lanes::Lanes;
 use list::Listing;
 use request::{OpenFlags, Request};
 use wire::Attrs;
 
 /// The most streams at once that are sensible on one connection.
 const STREAMS: usize = 64;
+/// The most connections where the user doesn't say: OpenSSH's server lets ten log in at the same time.
+const CONNECTIONS: usize = 8;
 
 /// Connects and logs in.
 ///
@@ -63,24 +66,24 @@ const STREAMS: usize = 64;
 pub async fn connect(endpoint: &Endpoint, options: &ConnectOptions) -> Result<Arc<dyn Transport>> {
     let (endpoint, options) = (endpoint.clone(), options.clone());
     let timeout = options.timeout;
+    let (most, at_once) = (options.max_connections.unwrap_or(CONNECTIONS), options.connections);
     let login = Arc::new((endpoint, options, LoginCache::default()));
     let dial: Dial = Box::new(move || {
         let login = Arc::clone(&login);
         Box::pin(async move { ssh::connect(&login.0, &login.1, &login.2).await })
     });
-    Ok(Arc::new(Sftp::start(dial, timeout).await?))
+    Ok(Arc::new(Sftp::start(dial, timeout, most, at_once).await?))
 }
 
-/// Opens an SSH connection; called again when the one before has broken.
+/// Opens an SSH connection; called for each that is wanted, and again when one has broken.
 pub type Dial = Box<dyn Fn() -> BoxFuture<'static, Result<Arc<dyn Session>>> + Send + Sync>;
 
-/// The SFTP transport: one connection, replaced by the next call after it broke.
+/// The SFTP transport.
+#[derive(Debug)]
 pub struct Sftp {
-    dial: Dial,
-    timeout: std::time::Duration,
-    client: Mutex<Option<Client>>,
+    lanes: Lanes,
     capabilities: Capabilities,
-    digests: Means,
+    digests: Digests,
     link_order: AtomicU8,
 }
 
@@ -89,50 +92,33 @@ const ORDER_UNKNOWN: u8 = 0;
 const TARGET_FIRST: u8 = 1;
 const LINK_FIRST: u8 = 2;
 
-impl fmt::Debug for Sftp {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sftp").field("capabilities", &self.capabilities).finish_non_exhaustive()
-    }
-}
-
 impl Sftp {
-    /// Opens the first connection; `timeout` is the longest wait without a sign of life.
+    /// Opens `at_once` connections and returns when the first is ready; there will be `most` at most. `timeout` is the
+    /// longest wait without a sign of life.
     ///
     /// # Errors
     /// Those of `dial` and of [`Client::start`].
-    pub async fn start(dial: Dial, timeout: std::time::Duration) -> Result<Self> {
-        let session = dial().await?;
-        let command = tokio::spawn(digest::probe(Arc::clone(&session)));
-        let client = Client::start(session, timeout).await?;
-        let digests = Means::find(&client, command).await;
+    pub async fn start(dial: Dial, timeout: Duration, most: usize, at_once: usize) -> Result<Self> {
+        let lanes = Lanes::open(dial, timeout, most, at_once).await?;
+        let client = lanes.any().await?;
         Ok(Self {
-            dial,
-            timeout,
-            capabilities: capabilities(&client, digests.algorithms()),
-            digests,
-            client: Mutex::new(Some(client)),
+            lanes,
+            capabilities: capabilities(&client, most),
+            digests: Digests::new(&client),
             link_order: AtomicU8::new(ORDER_UNKNOWN),
         })
     }
 
-    /// Returns the connection, a new one if the last has broken.
+    /// Returns the least busy connection, a new one if the last has broken.
     ///
     /// # Errors
     /// Those of connecting anew.
     pub async fn client(&self) -> Result<Client> {
-        let mut place = self.client.lock().await;
-        if let Some(client) = place.as_ref().filter(|client| client.is_alive()) {
-            return Ok(client.clone());
-        }
-        // Dropped before the next one is made: servers count connections.
-        *place = None;
-        let client = Client::start((self.dial)().await?, self.timeout).await?;
-        *place = Some(client.clone());
-        Ok(client)
+        self.lanes.any().await
     }
 }
 
-fn capabilities(client: &Client, digests: Vec<Algorithm>) -> Capabilities {
+fn capabilities(client: &Client, most: usize) -> Capabilities {
     Capabilities {
         local: false,
         resume_read: true,
@@ -143,16 +129,25 @@ fn capabilities(client: &Client, digests: Vec<Algorithm>) -> Capabilities {
         symlinks: true,
         atomic_replace: client.offers("posix-rename@openssh.com"),
         fsync: client.offers("fsync@openssh.com"),
-        digests,
-        streams: client.handle_limit().min(STREAMS),
-        max_connections: 1,
+        digests: Vec::new(),
+        streams: STREAMS,
+        max_connections: most,
     }
 }
 
 #[async_trait]
 impl Transport for Sftp {
     fn capabilities(&self) -> Capabilities {
-        self.capabilities.clone()
+        let streams = self.lanes.handle_limit().min(STREAMS);
+        Capabilities { streams, digests: self.digests.algorithms(), ..self.capabilities.clone() }
+    }
+
+    async fn set_connections(&self, wanted: usize) -> usize {
+        self.lanes.set_wanted(wanted).await
+    }
+
+    fn round_trip(&self) -> Option<Duration> {
+        self.lanes.round_trip()
     }
 
     async fn home(&self) -> Result<RemotePath> {
@@ -176,18 +171,18 @@ impl Transport for Sftp {
     }
 
     async fn list(&self, path: &RemotePath) -> Result<EntryStream> {
-        let client = self.client().await?;
+        let (client, claim) = self.lanes.for_stream().await?;
         let listing = match Listing::open(&client, path).await {
-            Ok(listing) => listing,
+            Ok(listing) => (listing, claim),
             Err(error) => return Err(explain::list(&client, path, error).await),
         };
         let path = path.clone();
         Ok(Box::pin(stream::unfold(Some(listing), move |listing| {
             let path = path.clone();
             async move {
-                let mut listing = listing?;
+                let (mut listing, claim) = listing?;
                 match listing.next().await {
-                    Ok(entry) => Some((Ok(entry?), Some(listing))),
+                    Ok(entry) => Some((Ok(entry?), Some((listing, claim)))),
                     Err(error) => Some((Err(error.at(&path)), None)),
                 }
             }
@@ -195,16 +190,16 @@ impl Transport for Sftp {
     }
 
     async fn open_read(&self, path: &RemotePath, range: ReadRange) -> Result<Box<dyn ReadStream>> {
-        let client = self.client().await?;
+        let (client, claim) = self.lanes.for_stream().await?;
         let request = Request::Open(bytes_of(path), OpenFlags::READ, Attrs::default());
         match client.open(request, "open").await {
-            Ok(file) => Ok(Box::new(read::SftpRead::new(file, path.clone(), range))),
+            Ok(file) => Ok(Box::new(read::SftpRead::new(file, claim, path.clone(), range))),
             Err(error) => Err(explain::read(&client, path, error).await),
         }
     }
 
     async fn open_write(&self, path: &RemotePath, mode: WriteMode) -> Result<Box<dyn WriteStream>> {
-        let client = self.client().await?;
+        let (client, claim) = self.lanes.for_stream().await?;
         let (file, offset) = match mode {
             WriteMode::Create { mode, .. } => (client.create(path, mode).await, 0),
             WriteMode::At(offset) => {
@@ -213,7 +208,7 @@ impl Transport for Sftp {
             }
         };
         match file {
-            Ok(file) => Ok(Box::new(write::SftpWrite::new(file, path.clone(), offset))),
+            Ok(file) => Ok(Box::new(write::SftpWrite::new(file, claim, path.clone(), offset))),
             Err(error) => Err(explain::open(&client, path, error).await),
         }
     }
@@ -286,10 +281,11 @@ impl Transport for Sftp {
     }
 
     async fn close(&self) -> Result<()> {
-        if let Some(client) = self.client.lock().await.take() {
+        let closing = self.lanes.close().into_iter().map(|client| async move {
             client.end();
             client.session().close().await;
-        }
+        });
+        futures_util::future::join_all(closing).await;
         Ok(())
     }
 }

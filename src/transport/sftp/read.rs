@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::client::{File, Pending, unwanted};
+use super::client::{Claim, File, Pending, unwanted};
 use super::explain;
 use super::fields::broken;
 use super::request::Request;
@@ -57,6 +57,7 @@ pub(super) struct SftpRead {
     /// Budget taken by what is in `ready`.
     held: usize,
     empty_answers: u32,
+    _claim: Claim,
 }
 
 #[derive(Debug)]
@@ -79,7 +80,7 @@ struct Part {
 }
 
 impl SftpRead {
-    pub(super) fn new(file: File, path: RemotePath, range: ReadRange) -> Self {
+    pub(super) fn new(file: File, claim: Claim, path: RemotePath, range: ReadRange) -> Self {
         let length = file.client.read_length();
         let size = match range.end {
             Some(end) => Size::Known(end),
@@ -99,6 +100,7 @@ impl SftpRead {
             ready: VecDeque::new(),
             held: 0,
             empty_answers: 0,
+            _claim: claim,
         };
         read.fill();
         read

@@ -1,7 +1,8 @@
 //! What the tests share: peers (OpenSSH's `sftp-server` behind a pipe, scripted ones), folders, streams.
 
 use std::process::Stdio;
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -73,6 +74,68 @@ impl Session for Pipe {
     }
 
     async fn close(&self) {}
+}
+
+/// A host that lets so many in at the same time; each connection has an `sftp-server` of its own.
+pub(super) struct Server(Arc<Porter>);
+
+struct Porter {
+    most: usize,
+    asked: AtomicUsize,
+    let_in: Mutex<Vec<Weak<Pipe>>>,
+}
+
+impl Server {
+    pub(super) fn lets_in(most: usize) -> Self {
+        Self(Arc::new(Porter { most, asked: AtomicUsize::new(0), let_in: Mutex::default() }))
+    }
+
+    pub(super) async fn connect(&self, at_once: usize) -> Sftp {
+        Sftp::start(self.dial(), TIMEOUT, 8, at_once).await.unwrap()
+    }
+
+    pub(super) fn dial(&self) -> Dial {
+        let porter = Arc::clone(&self.0);
+        Box::new(move || Box::pin(std::future::ready(porter.knock())))
+    }
+
+    /// Returns how often somebody wanted to come in.
+    pub(super) fn connections(&self) -> usize {
+        self.0.asked.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn running(&self) -> usize {
+        Porter::running(&self.0.let_in.lock().unwrap())
+    }
+
+    pub(super) async fn until_running(&self, wanted: usize) {
+        while self.running() != wanted {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Kills the server of the connection that was let in as number `which`.
+    pub(super) fn kill(&self, which: usize) {
+        let pipe = self.0.let_in.lock().unwrap()[which].upgrade();
+        pipe.unwrap().kill();
+    }
+}
+
+impl Porter {
+    fn knock(&self) -> Result<Arc<dyn Session>> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        let mut let_in = self.let_in.lock().unwrap();
+        if Self::running(&let_in) >= self.most {
+            return Err(ErrorKind::TooManyConnections.into());
+        }
+        let pipe = Arc::new(Pipe::default());
+        let_in.push(Arc::downgrade(&pipe));
+        Ok(pipe)
+    }
+
+    fn running(let_in: &[Weak<Pipe>]) -> usize {
+        let_in.iter().filter(|pipe| pipe.strong_count() > 0).count()
+    }
 }
 
 /// What a scripted peer does with a request: the bytes it sends, as they are cut.
@@ -161,7 +224,7 @@ pub(super) fn dial(make: impl Fn() -> Arc<dyn Session> + Send + Sync + 'static) 
 }
 
 pub(super) async fn openssh() -> Sftp {
-    Sftp::start(dial(|| Arc::new(Pipe::default())), TIMEOUT).await.unwrap()
+    Sftp::start(dial(|| Arc::new(Pipe::default())), TIMEOUT, 8, 1).await.unwrap()
 }
 
 pub(super) async fn scripted(
@@ -169,7 +232,7 @@ pub(super) async fn scripted(
     script: impl FnMut(u32, Request) -> Vec<Bytes> + Send + 'static,
 ) -> Sftp {
     let session = Scripted::new(extensions, script);
-    Sftp::start(dial(move || Arc::clone(&session) as Arc<dyn Session>), TIMEOUT).await.unwrap()
+    Sftp::start(dial(move || Arc::clone(&session) as Arc<dyn Session>), TIMEOUT, 8, 1).await.unwrap()
 }
 
 pub(super) struct Dir(pub(super) tempfile::TempDir);

@@ -1,13 +1,13 @@
 //! The transport against OpenSSH's `sftp-server`.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 use futures_util::StreamExt;
 
 use super::Sftp;
-use super::testing::{Dir, Pipe, TIMEOUT, dial, openssh, pattern, read_all, write_all};
+use super::testing::{Dir, Server, TIMEOUT, openssh, pattern, read_all, write_all};
 use super::wire::Attrs;
 use crate::error::{ErrorKind, Result};
 use crate::transport::{
@@ -228,28 +228,98 @@ async fn digests_come_from_a_command() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broken_connection_fails_its_streams_and_is_replaced() {
-    let dir = Dir::new();
-    let pipes = Arc::new(Mutex::new(Vec::<Arc<Pipe>>::new()));
-    let made = Arc::clone(&pipes);
-    let sftp = Sftp::start(
-        dial(move || {
-            let pipe = Arc::new(Pipe::default());
-            made.lock().unwrap().push(Arc::clone(&pipe));
-            pipe
-        }),
-        TIMEOUT,
-    )
-    .await
-    .unwrap();
+    let (dir, server) = (Dir::new(), Server::lets_in(9));
+    let sftp = server.connect(1).await;
     let file = dir.file("file", &pattern(30_000_000));
     let mut stream = sftp.open_read(&file, ReadRange::ALL).await.unwrap();
     stream.read().await.unwrap();
     let mut writer = sftp.open_write(&dir.path("new"), WriteMode::CREATE).await.unwrap();
     writer.write(Bytes::from_static(b"x")).await.unwrap();
-    pipes.lock().unwrap()[0].kill();
+    server.kill(0);
     assert_eq!(read_all(stream).await.unwrap_err().kind(), ErrorKind::ConnectionLost);
     assert_eq!(writer.finish(Finish::CACHED).await.unwrap_err().kind(), ErrorKind::ConnectionLost);
     assert_eq!(sftp.stat(&file, Follow::Links).await.unwrap().size, Some(30_000_000));
-    assert_eq!(pipes.lock().unwrap().len(), 2);
+    assert_eq!(server.connections(), 2);
     sftp.close().await.unwrap();
+    assert!(sftp.stat(&file, Follow::Links).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_are_spread_over_as_many_connections_as_are_wanted() {
+    let (dir, server) = (Dir::new(), Server::lets_in(9));
+    let sftp = server.connect(1).await;
+    let data = pattern(30_000_000);
+    let file = dir.file("file", &data);
+    assert_eq!(sftp.set_connections(4).await, 4);
+    let mut streams = Vec::new();
+    for start in [0, 10_000_000, 20_000_000, 30_000_000 - 7] {
+        streams.push(sftp.open_read(&file, ReadRange::from(start)).await.unwrap());
+    }
+    // One that dies takes its own stream with it and no other.
+    server.kill(2);
+    let mut lost = 0;
+    for (stream, start) in streams.into_iter().zip([0, 10_000_000, 20_000_000, 30_000_000 - 7]) {
+        match read_all(stream).await {
+            Ok(read) => assert!(read == data[start..]),
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::ConnectionLost);
+                lost += 1;
+            }
+        }
+    }
+    assert!(lost <= 1, "{lost} of four streams were lost with one connection");
+    // Whoever wants them again gets another in its place.
+    assert_eq!(sftp.set_connections(4).await, 4);
+    assert_eq!(server.connections(), 5);
+    assert_eq!(sftp.set_connections(99).await, 8);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_lets_few_in_fails_no_file() {
+    let (dir, server) = (Dir::new(), Server::lets_in(2));
+    let sftp = server.connect(1).await;
+    let data = pattern(5_000_000);
+    let file = dir.file("file", &data);
+    assert_eq!(sftp.set_connections(6).await, 2);
+    let asked = server.connections();
+    assert_eq!(sftp.set_connections(6).await, 2);
+    assert_eq!(server.connections(), asked, "the server was asked again at once");
+    let reads = (0..20).map(|_| async { read_all(sftp.open_read(&file, ReadRange::ALL).await?).await });
+    for read in futures_util::future::join_all(reads).await {
+        assert!(read.unwrap() == data);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_are_not_wanted_end_with_their_streams() {
+    let (dir, server) = (Dir::new(), Server::lets_in(9));
+    let sftp = server.connect(3).await;
+    assert_eq!(sftp.set_connections(3).await, 3);
+    let file = dir.file("file", &pattern(5_000_000));
+    let mut streams = Vec::new();
+    for _ in 0..3 {
+        streams.push(sftp.open_read(&file, ReadRange::ALL).await.unwrap());
+    }
+    assert_eq!(sftp.set_connections(1).await, 1);
+    assert_eq!(server.running(), 3);
+    // Wanted again while it is still there, it is used again.
+    assert_eq!(sftp.set_connections(2).await, 2);
+    assert_eq!(server.connections(), 3);
+    assert_eq!(sftp.set_connections(1).await, 1);
+    for stream in streams {
+        read_all(stream).await.unwrap();
+    }
+    server.until_running(1).await;
+    assert_eq!(sftp.stat(&file, Follow::Links).await.unwrap().size, Some(5_000_000));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_connection_is_not_held_up_by_others() {
+    let server = Server::lets_in(1);
+    let sftp = server.connect(4).await;
+    assert!(sftp.home().await.is_ok());
+    assert_eq!(sftp.set_connections(4).await, 1);
+    let none = Server::lets_in(0);
+    let error = Sftp::start(none.dial(), TIMEOUT, 8, 4).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TooManyConnections);
 }

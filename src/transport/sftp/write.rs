@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::client::{File, Pending, unwanted};
+use super::client::{Claim, File, Pending, unwanted};
 use super::request::{Extended, Request};
 use super::response::Response;
 use super::status;
@@ -39,6 +39,7 @@ pub(super) struct SftpWrite {
     in_flight_bytes: usize,
     acknowledged: u64,
     failed: bool,
+    _claim: Claim,
 }
 
 /// One WRITE under way.
@@ -49,7 +50,7 @@ struct Part {
 }
 
 impl SftpWrite {
-    pub(super) fn new(file: File, path: RemotePath, offset: u64) -> Self {
+    pub(super) fn new(file: File, claim: Claim, path: RemotePath, offset: u64) -> Self {
         Self {
             file,
             path,
@@ -60,6 +61,7 @@ impl SftpWrite {
             in_flight_bytes: 0,
             acknowledged: 0,
             failed: false,
+            _claim: claim,
         }
     }
 

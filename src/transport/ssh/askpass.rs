@@ -19,7 +19,8 @@ use tokio::process::Command;
 use tokio::task::{JoinHandle, spawn_blocking};
 use zeroize::Zeroizing;
 
-use super::auth::{LoginCache, asks_for_password, lock};
+use super::auth::{asks_for_password, lock};
+use super::cache::LoginCache;
 use crate::error::{Error, Result};
 use crate::transport::{Prompt, Secret, escape};
 

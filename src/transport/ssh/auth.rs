@@ -1,16 +1,15 @@
 //! Who we are and how we prove it: one policy for the engines that log in themselves.
 
-use std::collections::HashMap;
 use std::collections::VecDeque;
-use std::fmt;
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use russh::keys::{PrivateKey, PublicKey};
+use tokio::sync::OwnedMutexGuard;
 use tokio::task::spawn_blocking;
 
+use super::cache::LoginCache;
 use super::keys::{Identity, Origin, identities};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind, Result};
@@ -20,81 +19,8 @@ use crate::transport::{ConnectOptions, Prompt, Secret, escape};
 const KEY_OFFERS: usize = 5;
 /// How often a password is asked for, as OpenSSH does.
 const PASSWORD_TRIES: usize = 3;
-
-/// What the person told at the first login and further connections of the same endpoint use again.
-#[derive(Clone, Default)]
-pub struct LoginCache {
-    inner: Arc<CacheInner>,
-}
-
-#[derive(Default)]
-struct CacheInner {
-    turn: tokio::sync::Mutex<()>,
-    settled: AtomicBool,
-    kept: Mutex<Kept>,
-}
-
-#[derive(Default)]
-struct Kept {
-    password: Option<Secret>,
-    keys: HashMap<PathBuf, Arc<PrivateKey>>,
-    /// By question, what the system's `ssh` was answered.
-    answers: HashMap<String, Secret>,
-    /// Name of the identity that the server took.
-    identity: Option<String>,
-}
-
-impl fmt::Debug for LoginCache {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("LoginCache(…)")
-    }
-}
-
-impl LoginCache {
-    /// Lets one login at a time through until the first succeeded, so that a pool doesn't ask everything several times.
-    pub(super) async fn turn(&self) -> Option<tokio::sync::MutexGuard<'_, ()>> {
-        if self.inner.settled.load(Ordering::Acquire) {
-            return None;
-        }
-        let turn = self.inner.turn.lock().await;
-        (!self.inner.settled.load(Ordering::Acquire)).then_some(turn)
-    }
-
-    /// Notes that a login succeeded.
-    pub(super) fn settle(&self) {
-        self.inner.settled.store(true, Ordering::Release);
-    }
-
-    pub(super) fn key(&self, path: &Path) -> Option<Arc<PrivateKey>> {
-        self.kept().keys.get(path).cloned()
-    }
-
-    pub(super) fn keep_key(&self, path: &Path, key: &Arc<PrivateKey>) {
-        self.kept().keys.insert(path.into(), Arc::clone(key));
-    }
-
-    /// Returns the password that worked before, if a person was asked for it.
-    pub(super) fn password(&self) -> Option<Secret> {
-        self.kept().password.clone()
-    }
-
-    pub(super) fn keep_password(&self, password: &Secret) {
-        self.kept().password = Some(password.clone());
-    }
-
-    /// Returns the answer to a question of `ssh` that was right before.
-    pub(super) fn answer(&self, question: &str) -> Option<Secret> {
-        self.kept().answers.get(question).cloned()
-    }
-
-    pub(super) fn keep_answer(&self, question: String, answer: Secret) {
-        self.kept().answers.insert(question, answer);
-    }
-
-    fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.inner.kept.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+/// The method that keys log in by.
+const PUBLIC_KEY: &str = "publickey";
 
 /// The server's answer to one attempt.
 #[derive(Debug)]
@@ -113,6 +39,11 @@ pub(super) enum Outcome {
 /// What an engine can do to log in. Each call ends within the timeout.
 #[async_trait]
 pub(super) trait Authenticator: Send {
+    /// Whether to ask what the server offers before a key is tried: a trip that some engines need.
+    fn asks_first(&self) -> bool {
+        false
+    }
+
     /// Asks what the server offers.
     async fn none(&mut self) -> Result<Outcome>;
 
@@ -166,33 +97,36 @@ pub(super) async fn log_in(
     options: &ConnectOptions,
     cache: &LoginCache,
 ) -> Result<()> {
-    let mut waiting: VecDeque<_> = identities(options, cache).await?.into();
-    if let Some(worked) = cache.kept().identity.clone()
-        && let Some(at) = waiting.iter().position(|identity| identity.name == worked)
-        && let Some(identity) = waiting.remove(at)
-    {
-        waiting.push_front(identity);
-    }
-    let known = endpoint.password.clone().or_else(|| options.password.clone()).or_else(|| cache.password());
-    let login = Login {
+    let mut login = Login {
         who: format!("{}@{}", escape(user.as_bytes()), endpoint.host),
         prompt: Arc::clone(&options.prompt),
         cache: cache.clone(),
-        identities: waiting,
+        turn: Turn::NotTaken,
+        identities: identities(options, cache).await?.into(),
         key_offers: KEY_OFFERS,
-        known,
+        known: endpoint.password.clone().or_else(|| options.password.clone()),
         asked: 0,
         question_rounds: 0,
-        offered: Vec::new(),
+        // Not asked for: a key is worth a try wherever there is one, and its refusal tells what the server offers.
+        offered: vec![PUBLIC_KEY.into()],
         tried: Vec::new(),
     };
-    login.run(engine).await
+    if !login.can_ask_nobody() {
+        login.wait_for_turn().await?;
+        // By now, what was asked for is known.
+        login.identities = identities(options, cache).await?.into();
+        login.start_with_what_worked();
+    }
+    let result = login.run(engine).await;
+    cache.settle(result.as_ref().map(drop).map_err(Error::kind));
+    result
 }
 
 struct Login {
     who: String,
     prompt: Arc<dyn Prompt>,
     cache: LoginCache,
+    turn: Turn,
     identities: VecDeque<Identity>,
     key_offers: usize,
     /// The password that needs no question, until it was used.
@@ -203,17 +137,30 @@ struct Login {
     tried: Vec<String>,
 }
 
+/// Whether it is this login's turn to ask a person.
+enum Turn {
+    NotTaken,
+    Taken { _guard: Option<OwnedMutexGuard<()>> },
+}
+
 impl Login {
-    async fn run(mut self, engine: &mut dyn Authenticator) -> Result<()> {
-        let mut outcome = engine.none().await?;
+    async fn run(&mut self, engine: &mut dyn Authenticator) -> Result<()> {
+        let first = if engine.asks_first() { None } else { self.next_identity() };
+        let mut outcome = match first {
+            Some(identity) => self.try_identity(engine, identity).await?,
+            None => engine.none().await?,
+        };
         loop {
             match outcome {
                 Outcome::Success => return Ok(()),
                 Outcome::Refused { offered, .. } => self.offered = offered,
             }
-            outcome = if let Some(identity) = self.next_identity() {
-                self.try_identity(engine, identity).await?
-            } else if let Some(password) = self.next_password().await {
+            if let Some(identity) = self.next_identity() {
+                outcome = self.try_identity(engine, identity).await?;
+                continue;
+            }
+            self.wait_for_turn().await?;
+            outcome = if let Some(password) = self.next_password().await {
                 self.tried.push("password".into());
                 let outcome = engine.password(&password).await?;
                 if !matches!(outcome, Outcome::Refused { partial: false, .. }) {
@@ -231,12 +178,36 @@ impl Login {
         }
     }
 
+    /// Whether there is one key, and nothing stands between it and the server: then there is no need to wait for
+    /// another connection's login, which would try the same.
+    fn can_ask_nobody(&self) -> bool {
+        self.identities.len() == 1 && matches!(self.identities[0].origin, Origin::Ready(_))
+    }
+
+    /// Waits until no other login of this endpoint may be asking somebody.
+    async fn wait_for_turn(&mut self) -> Result<()> {
+        if matches!(self.turn, Turn::NotTaken) {
+            self.turn = Turn::Taken { _guard: self.cache.turn().await? };
+            self.known = self.known.take().or_else(|| self.cache.password());
+        }
+        Ok(())
+    }
+
+    fn start_with_what_worked(&mut self) {
+        if let Some(worked) = self.cache.identity()
+            && let Some(at) = self.identities.iter().position(|identity| identity.name == worked)
+            && let Some(identity) = self.identities.remove(at)
+        {
+            self.identities.push_front(identity);
+        }
+    }
+
     fn offers(&self, method: &str) -> bool {
         self.offered.iter().any(|offered| offered == method)
     }
 
     fn next_identity(&mut self) -> Option<Identity> {
-        if !self.offers("publickey") || self.key_offers == 0 {
+        if !self.offers(PUBLIC_KEY) || self.key_offers == 0 {
             return None;
         }
         self.identities.pop_front()
@@ -270,7 +241,7 @@ impl Login {
             self.tried.push(identity.name);
         } else {
             self.tried.push(format!("{} (accepted)", identity.name));
-            self.cache.kept().identity = Some(identity.name);
+            self.cache.keep_identity(identity.name);
         }
         Ok(outcome)
     }
@@ -322,7 +293,7 @@ impl Login {
         Ok(Some(outcome))
     }
 
-    fn failure(mut self) -> Error {
+    fn failure(&mut self) -> Error {
         self.tried.dedup();
         let tried = if self.tried.is_empty() { "nothing".into() } else { self.tried.join(", ") };
         let offered = if self.offered.is_empty() { "nothing more".into() } else { self.offered.join(", ") };
@@ -340,7 +311,7 @@ impl Login {
         } else {
             "the server wants a key: name one with --identity, and check that the server has its public half"
         };
-        Error::new(ErrorKind::AuthFailed, text).at(self.who).with_hint(hint)
+        Error::new(ErrorKind::AuthFailed, text).at(&self.who).with_hint(hint)
     }
 }
 

@@ -9,7 +9,7 @@ use russh::keys::{PrivateKey, PublicKey, decode_secret_key, load_public_key};
 use tokio::task::spawn_blocking;
 use zeroize::Zeroizing;
 
-use super::auth::LoginCache;
+use super::cache::LoginCache;
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::{ConnectOptions, Prompt, escape};
 

@@ -14,7 +14,8 @@ use ssh2::{ErrorCode, KeyboardInteractivePrompt, MethodType};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_blocking;
 
-use super::auth::{Answers, Authenticator, LoginCache, Outcome, log_in, user_name};
+use super::auth::{Answers, Authenticator, Outcome, log_in, user_name};
+use super::cache::LoginCache;
 use super::known_hosts::KnownHosts;
 use super::pump::{self, Command, Line};
 use super::tcp::{self, Socket};
@@ -50,7 +51,7 @@ pub(super) async fn connect(
     let socket = Socket::of(&stream)?;
     let stream = stream.into_std().map_err(|e| Error::io("set up the connection", e))?;
     let poll = stream.try_clone().map_err(|e| Error::io("set up the connection", e))?;
-    let session = shake_hands(stream, endpoint, options).await?;
+    let session = shake_hands(stream, endpoint, options, cache).await?;
 
     let mut login = Libssh2Login {
         session,
@@ -59,15 +60,21 @@ pub(super) async fn connect(
         agent: options.agent.clone(),
         offered: Vec::new(),
         options: options.clone(),
-        banner_shown: false,
+        cache: cache.clone(),
     };
     log_in(&mut login, &user, endpoint, options, cache).await?;
     let line = pump::start(login.session, poll, options.timeout)?;
     Ok(Arc::new(Libssh2Session { line, _socket: socket, limit: options.timeout }))
 }
 
-async fn shake_hands(stream: TcpStream, endpoint: &Endpoint, options: &ConnectOptions) -> Result<ssh2::Session> {
+async fn shake_hands(
+    stream: TcpStream,
+    endpoint: &Endpoint,
+    options: &ConnectOptions,
+    cache: &LoginCache,
+) -> Result<ssh2::Session> {
     let (host, port, options) = (endpoint.host.clone(), endpoint.effective_port(), options.clone());
+    let cache = cache.clone();
     blocking(move || {
         let known = KnownHosts::read(&host, port, options.known_hosts.as_deref())?;
         let mut session = ssh2::Session::new().map_err(|e| failure(&e))?;
@@ -82,7 +89,7 @@ async fn shake_hands(stream: TcpStream, endpoint: &Endpoint, options: &ConnectOp
         let (key, _) = session
             .host_key()
             .ok_or_else(|| Error::new(ErrorKind::HostKey, "SSH handshake: the server showed no host key"))?;
-        known.admit(key, options.host_key, &*options.prompt)?;
+        cache.admit(key, || known.admit(key, options.host_key, &*options.prompt))?;
         Ok(session)
     })
     .await
@@ -101,7 +108,7 @@ struct Libssh2Login {
     agent: Option<PathBuf>,
     offered: Vec<String>,
     options: ConnectOptions,
-    banner_shown: bool,
+    cache: LoginCache,
 }
 
 impl Libssh2Login {
@@ -135,10 +142,7 @@ impl Libssh2Login {
             Ok((methods, session.authenticated(), session.userauth_banner().ok().flatten().map(str::to_owned)))
         });
         let (methods, authenticated, banner) = listed.await?;
-        if let Some(banner) = banner.filter(|_| !self.banner_shown) {
-            self.banner_shown = true;
-            show_banner(&self.options.prompt, &banner).await;
-        }
+        show_banner(&self.cache, &self.options.prompt, &banner.unwrap_or_default()).await;
         if authenticated {
             return Ok(Outcome::Success);
         }
@@ -152,6 +156,11 @@ impl Libssh2Login {
 
 #[async_trait]
 impl Authenticator for Libssh2Login {
+    fn asks_first(&self) -> bool {
+        // libssh2 takes note of the banner, and of what else there is, only then.
+        true
+    }
+
     async fn none(&mut self) -> Result<Outcome> {
         self.ask_methods().await
     }

@@ -16,6 +16,7 @@ use crate::error::{Error, ErrorKind, Result};
 
 mod askpass;
 mod auth;
+mod cache;
 mod channels;
 mod keys;
 mod known_hosts;
@@ -29,7 +30,7 @@ mod russh_login;
 mod tcp;
 
 pub use askpass::{askpass_main, use_askpass_program};
-pub use auth::LoginCache;
+pub use cache::LoginCache;
 pub(crate) use russh_config::ciphers;
 
 /// The most standard output that [`Session::exec`] returns.
@@ -79,19 +80,17 @@ pub trait Session: Send + Sync + Debug {
 
 /// Connects, checks the host key and logs in, with the engine that the options name.
 ///
-/// Give the same `cache` to all connections of one endpoint: what a person was asked for is asked once.
+/// Give the same `cache` to all connections of one endpoint: what a person was asked for is asked once. Connections may
+/// be made at the same time; where somebody may have to be asked, their logins wait for the first.
 ///
 /// # Errors
 /// `ConnectionRefused`, `Timeout`, `HostKey`, `AuthFailed`, `TooManyConnections`, `Protocol`, `Unsupported`.
 pub async fn connect(endpoint: &Endpoint, options: &ConnectOptions, cache: &LoginCache) -> Result<Arc<dyn Session>> {
-    let _turn = cache.turn().await;
-    let session = match options.ssh_engine {
-        SshEngine::Russh => russh::connect(endpoint, options, cache).await?,
-        SshEngine::Libssh2 => libssh2::connect(endpoint, options, cache).await?,
-        SshEngine::Openssh => openssh::connect(endpoint, options, cache).await?,
-    };
-    cache.settle();
-    Ok(session)
+    match options.ssh_engine {
+        SshEngine::Russh => russh::connect(endpoint, options, cache).await,
+        SshEngine::Libssh2 => libssh2::connect(endpoint, options, cache).await,
+        SshEngine::Openssh => openssh::connect(endpoint, options, cache).await,
+    }
 }
 
 /// Waits for one step of the conversation.
@@ -101,14 +100,15 @@ async fn within<T>(limit: Duration, step: &str, future: impl Future<Output = T>)
         .map_err(|_| Error::new(ErrorKind::Timeout, format!("{step}: no answer for {} s", limit.as_secs_f32())))
 }
 
-/// Shows a server's banner, line by line harmless.
-async fn show_banner(prompt: &Arc<dyn Prompt>, banner: &str) {
+/// Shows a server's banner, line by line harmless; once, however many connections there are.
+async fn show_banner(cache: &LoginCache, prompt: &Arc<dyn Prompt>, banner: &str) {
     let text: Vec<_> = banner.trim_end().lines().map(|line| escape(line.trim_end().as_bytes())).collect();
-    if text.is_empty() {
+    let text = text.join("\n");
+    if text.is_empty() || !cache.is_new_banner(&text) {
         return;
     }
     let prompt = Arc::clone(prompt);
-    let _ = tokio::task::spawn_blocking(move || prompt.notice(&text.join("\n"))).await;
+    let _ = tokio::task::spawn_blocking(move || prompt.notice(&text)).await;
 }
 
 /// Why a connection ended; the first reason stays.

@@ -16,7 +16,7 @@ use tokio::sync::{Mutex, mpsc};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::askpass::{self, Knowledge};
-use super::auth::LoginCache;
+use super::cache::LoginCache;
 use super::openssh_child::Run;
 use super::{EXEC_OUTPUT, Ended, Inbound, Outbound, Session, exec_result, keep_up_to, within};
 use crate::endpoint::Endpoint;
@@ -37,7 +37,12 @@ pub(super) async fn connect(
     cache: &LoginCache,
 ) -> Result<Arc<dyn Session>> {
     let plan = Plan { endpoint: endpoint.clone(), options: options.clone(), cache: cache.clone() };
-    let first = plan.run(&[OsStr::new("-s")], FIRST.as_ref()).await?;
+    // Login and connection are one here: the first of all is waited for.
+    let turn = cache.turn().await?;
+    let first = plan.run(&[OsStr::new("-s")], FIRST.as_ref()).await;
+    cache.settle(first.as_ref().map(drop).map_err(Error::kind));
+    drop(turn);
+    let first = first?;
     let open = CancellationToken::new();
     Ok(Arc::new(OpensshSession { plan, first: Mutex::new(Some(first)), _guard: open.clone().drop_guard(), open }))
 }

@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 
 use super::askpass::{Askpass, Knowledge};
 use super::auth::lock;
+use super::cache::LoginCache;
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::{Prompt, escape};
 
@@ -44,7 +45,7 @@ impl Run {
     /// # Errors
     /// The kind that its words stand for; `Timeout` when it says nothing for `limit` and no person is being asked.
     pub(super) async fn start(mut command: Command, knowledge: Knowledge, limit: Duration) -> Result<Self> {
-        let prompt = Arc::clone(&knowledge.prompt);
+        let (prompt, cache) = (Arc::clone(&knowledge.prompt), knowledge.cache.clone());
         let askpass = Askpass::start(&mut command, knowledge)?;
         let mut run = Self::spawn(command)?;
         loop {
@@ -72,7 +73,7 @@ impl Run {
         if let Some(askpass) = &askpass {
             askpass.keep_answers();
         }
-        run.show_words(prompt).await;
+        run.show_words(&cache, &prompt).await;
         Ok(run)
     }
 
@@ -100,9 +101,9 @@ impl Run {
     }
 
     /// Shows what `ssh` said during the login: the server's banner, warnings.
-    async fn show_words(&self, prompt: Arc<dyn Prompt>) {
+    async fn show_words(&self, cache: &LoginCache, prompt: &Arc<dyn Prompt>) {
         let text = std::mem::take(&mut *lock(&self.words.text));
-        super::show_banner(&prompt, &text).await;
+        super::show_banner(cache, prompt, &text).await;
     }
 
     /// Waits for the end; `ssh` is killed if it doesn't come.

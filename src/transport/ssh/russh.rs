@@ -13,7 +13,8 @@ use russh::keys::{PublicKeyBase64, PublicKeyOrCertificate};
 use russh::{ChannelId, ChannelMsg, ChannelWriteHalf, Disconnect};
 use tokio::task::spawn_blocking;
 
-use super::auth::{LoginCache, log_in, user_name};
+use super::auth::{log_in, user_name};
+use super::cache::LoginCache;
 use super::known_hosts::KnownHosts;
 use super::russh_config::config;
 use super::russh_login::RusshLogin;
@@ -49,6 +50,7 @@ pub(super) async fn connect(
         known: Arc::new(known),
         policy: options.host_key,
         prompt: Arc::clone(&options.prompt),
+        cache: cache.clone(),
         shared: Arc::clone(&shared),
     };
     let handle = shake_hands(client::connect_stream(config, stream, client), &shared, options.timeout).await?;
@@ -94,10 +96,10 @@ impl Shared {
         self.channels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn end_channel(&self, id: ChannelId, text: &str) {
+    fn end_channel(&self, id: ChannelId, kind: ErrorKind, text: &str) {
         let inbound = self.channels().remove(&id);
         if let Some(inbound) = inbound {
-            inbound.closed(Error::new(ErrorKind::ConnectionLost, text));
+            inbound.closed(Error::new(kind, text));
         }
     }
 
@@ -120,6 +122,7 @@ pub(super) struct Client {
     known: Arc<KnownHosts>,
     policy: HostKeyPolicy,
     prompt: Arc<dyn Prompt>,
+    cache: LoginCache,
     shared: Arc<Shared>,
 }
 
@@ -141,8 +144,9 @@ impl client::Handler for Client {
         }
         let blob = key.public_key().public_key_bytes();
         let (known, policy, prompt) = (Arc::clone(&self.known), self.policy, Arc::clone(&self.prompt));
+        let cache = self.cache.clone();
         self.shared.asking.store(true, Ordering::Release);
-        let admitted = spawn_blocking(move || known.admit(&blob, policy, &*prompt)).await;
+        let admitted = spawn_blocking(move || cache.admit(&blob, || known.admit(&blob, policy, &*prompt))).await;
         self.shared.asking.store(false, Ordering::Release);
         match admitted {
             Ok(admitted) => admitted.map(|()| true).map_err(Failure),
@@ -151,7 +155,7 @@ impl client::Handler for Client {
     }
 
     async fn auth_banner(&mut self, banner: &str, _: &mut client::Session) -> Result<(), Failure> {
-        show_banner(&self.prompt, banner).await;
+        show_banner(&self.cache, &self.prompt, banner).await;
         Ok(())
     }
 
@@ -164,12 +168,18 @@ impl client::Handler for Client {
     }
 
     async fn channel_eof(&mut self, id: ChannelId, _: &mut client::Session) -> Result<(), Failure> {
-        self.shared.end_channel(id, "the server ended the subsystem");
+        self.shared.end_channel(id, ErrorKind::ConnectionLost, "the server ended the subsystem");
         Ok(())
     }
 
     async fn channel_close(&mut self, id: ChannelId, _: &mut client::Session) -> Result<(), Failure> {
-        self.shared.end_channel(id, "the server closed the channel");
+        self.shared.end_channel(id, ErrorKind::ConnectionLost, "the server closed the channel");
+        Ok(())
+    }
+
+    async fn channel_failure(&mut self, id: ChannelId, _: &mut client::Session) -> Result<(), Failure> {
+        // Commands hear of it themselves; a channel of ours has asked for nothing but its subsystem.
+        self.shared.end_channel(id, ErrorKind::Unsupported, "the server has no such subsystem");
         Ok(())
     }
 
@@ -219,25 +229,14 @@ impl RusshSession {
 #[async_trait]
 impl Session for RusshSession {
     async fn subsystem(&self, name: &str, inbound: Arc<dyn Inbound>) -> Result<Box<dyn Outbound>> {
-        let (mut read, write) = self.open_channel().await?.split();
+        // Nobody reads the channel's own messages: they come by the callbacks, and russh stops where a reader doesn't
+        // read.
+        let (_, write) = self.open_channel().await?.split();
         self.shared.channels().insert(write.id(), inbound);
-        let outbound =
-            Channel { handle: Arc::clone(&self.handle), shared: Arc::clone(&self.shared), write: Some(write) };
-        if let Some(write) = &outbound.write {
-            let asked = within(self.limit, "start the subsystem", write.request_subsystem(true, name)).await?;
-            asked.map_err(|_| self.shared.reason())?;
-        }
-        loop {
-            // Later messages come by the callbacks alone: russh stops where a channel's reader doesn't read.
-            match within(self.limit, "start the subsystem", read.wait()).await? {
-                Some(ChannelMsg::Success) => return Ok(Box::new(outbound)),
-                Some(ChannelMsg::Failure) => {
-                    return Err(Error::new(ErrorKind::Unsupported, format!("the server has no {name} subsystem")));
-                }
-                Some(ChannelMsg::Close) | None => return Err(self.shared.reason()),
-                Some(_) => {}
-            }
-        }
+        // What is sent next need not wait for the answer: a refusal ends the channel.
+        let asked = within(self.limit, "start the subsystem", write.request_subsystem(true, name)).await?;
+        asked.map_err(|_| self.shared.reason())?;
+        Ok(Box::new(Channel { handle: Arc::clone(&self.handle), shared: Arc::clone(&self.shared), write: Some(write) }))
     }
 
     async fn exec(&self, command: &[u8]) -> Result<Vec<u8>> {

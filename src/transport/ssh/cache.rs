@@ -1,0 +1,150 @@
+//! What the first login of an endpoint found out, for its further connections.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use russh::keys::PrivateKey;
+use tokio::sync::OwnedMutexGuard;
+
+use super::auth::lock;
+use crate::error::{Error, ErrorKind, Result};
+use crate::transport::Secret;
+
+/// What the person told at the first login and further connections of the same endpoint use again.
+#[derive(Clone, Default)]
+pub struct LoginCache {
+    inner: Arc<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    turn: Arc<tokio::sync::Mutex<()>>,
+    settled: AtomicBool,
+    host_key: Mutex<HostKey>,
+    kept: Mutex<Kept>,
+}
+
+/// What came of the first look at the host key.
+#[derive(Default)]
+enum HostKey {
+    #[default]
+    Unseen,
+    Admitted(Vec<u8>),
+    Refused(Vec<u8>),
+}
+
+#[derive(Default)]
+struct Kept {
+    password: Option<Secret>,
+    keys: HashMap<PathBuf, Arc<PrivateKey>>,
+    /// By question, what the system's `ssh` was answered.
+    answers: HashMap<String, Secret>,
+    /// Name of the identity that the server took.
+    identity: Option<String>,
+    banner: Option<String>,
+    /// The first login was refused.
+    refused: bool,
+}
+
+impl fmt::Debug for LoginCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LoginCache(…)")
+    }
+}
+
+impl LoginCache {
+    /// Lets one login at a time through until the first succeeded, so that several connections don't ask everything
+    /// several times; afterwards all of them at once, without a guard.
+    ///
+    /// # Errors
+    /// `AuthFailed` when the first was refused: the others would ask the same again.
+    pub(super) async fn turn(&self) -> Result<Option<OwnedMutexGuard<()>>> {
+        if self.is_settled() {
+            return Ok(None);
+        }
+        let turn = Arc::clone(&self.inner.turn).lock_owned().await;
+        if self.kept().refused {
+            return Err(Error::new(ErrorKind::AuthFailed, "the login was refused on another connection"));
+        }
+        Ok((!self.is_settled()).then_some(turn))
+    }
+
+    /// Notes how a login ended.
+    pub(super) fn settle(&self, login: Result<(), ErrorKind>) {
+        match login {
+            Ok(()) => self.inner.settled.store(true, Ordering::Release),
+            Err(ErrorKind::AuthFailed) if !self.is_settled() => self.kept().refused = true,
+            Err(_) => {}
+        }
+    }
+
+    /// Checks a host key that another connection may have seen already: a person is asked about it once, while others
+    /// wait. Blocks.
+    ///
+    /// # Errors
+    /// Those of `check`; `HostKey` for a key that was refused before.
+    pub(super) fn admit(&self, key: &[u8], check: impl FnOnce() -> Result<()>) -> Result<()> {
+        let mut seen = lock(&self.inner.host_key);
+        match &*seen {
+            HostKey::Admitted(admitted) if admitted == key => return Ok(()),
+            HostKey::Refused(refused) if refused == key => {
+                return Err(Error::new(ErrorKind::HostKey, "the host key was refused on another connection"));
+            }
+            _ => {}
+        }
+        let checked = check();
+        *seen = if checked.is_ok() { HostKey::Admitted(key.into()) } else { HostKey::Refused(key.into()) };
+        checked
+    }
+
+    /// Returns whether nobody was shown this banner yet, and notes that somebody is now.
+    pub(super) fn is_new_banner(&self, text: &str) -> bool {
+        self.kept().banner.replace(text.to_owned()).is_none_or(|before| before != text)
+    }
+
+    pub(super) fn key(&self, path: &Path) -> Option<Arc<PrivateKey>> {
+        self.kept().keys.get(path).cloned()
+    }
+
+    pub(super) fn keep_key(&self, path: &Path, key: &Arc<PrivateKey>) {
+        self.kept().keys.insert(path.into(), Arc::clone(key));
+    }
+
+    /// Returns the password that worked before, if a person was asked for it.
+    pub(super) fn password(&self) -> Option<Secret> {
+        self.kept().password.clone()
+    }
+
+    pub(super) fn keep_password(&self, password: &Secret) {
+        self.kept().password = Some(password.clone());
+    }
+
+    /// Returns the name of the identity that the server took before.
+    pub(super) fn identity(&self) -> Option<String> {
+        self.kept().identity.clone()
+    }
+
+    pub(super) fn keep_identity(&self, name: String) {
+        self.kept().identity = Some(name);
+    }
+
+    /// Returns the answer to a question of `ssh` that was right before.
+    pub(super) fn answer(&self, question: &str) -> Option<Secret> {
+        self.kept().answers.get(question).cloned()
+    }
+
+    pub(super) fn keep_answer(&self, question: String, answer: Secret) {
+        self.kept().answers.insert(question, answer);
+    }
+
+    fn is_settled(&self) -> bool {
+        self.inner.settled.load(Ordering::Acquire)
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        lock(&self.inner.kept)
+    }
+}
