@@ -1,7 +1,7 @@
 """What the machine and the network allow, measured or computed: no tool can be faster.
 
-Run as a program it is the server of the TCP measurement: `limits.py ADDRESS FILE STREAMS` prints its port and sends
-to each of the streams its part of the file.
+Run as a program it is one end of the TCP measurement: `limits.py serve ADDRESS FILE STREAMS` prints its port and sends
+each stream its part of the file; `limits.py receive ADDRESS PORT STREAMS FOLDER` takes them and prints the seconds.
 """
 
 import os
@@ -49,20 +49,19 @@ def local_copy(source, scratch):
 
 def tcp_copy(servers, source, scratch, streams):
     """Moves the file over plain TCP connections to the disk, as simply as can be; the better of two times."""
-    address = "10.77.0.1" if servers.network.link else "127.0.0.1"
-    best = None
+    best = float("inf")
     for _ in range(2):
-        with subprocess.Popen([sys.executable, __file__, address, source, str(streams)], stdout=subprocess.PIPE, text=True,
-                              preexec_fn=lambda: (end_with_parent(), enter(servers.server_namespace))) as server:
+        with program(servers.server_namespace, "serve", servers.address, source, streams) as server:
             port = server.stdout.readline().strip()
-            # Of another process, too, because this one stays in its namespace.
-            client = [sys.executable, "-c", f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r})\n"
-                      f"import limits; limits.receive({address!r}, {port}, {streams}, {str(scratch)!r})"]
-            took = subprocess.run(client, stdout=subprocess.PIPE, text=True, check=True,
-                                  preexec_fn=lambda: (end_with_parent(), enter(servers.namespace)))
-        seconds = float(took.stdout)
-        best = min(best or seconds, seconds)
+            with program(servers.namespace, "receive", servers.address, port, streams, scratch) as client:
+                best = min(best, float(client.stdout.read()))
     return best
+
+
+def program(namespace, *args):
+    """Starts one end as a process of its own, because this one stays in its namespace."""
+    return subprocess.Popen(list(map(str, [sys.executable, __file__, *args])), stdout=subprocess.PIPE, text=True,
+                            preexec_fn=lambda: (end_with_parent(), enter(namespace)))
 
 
 def receive(address, port, streams, scratch):
@@ -99,4 +98,7 @@ def serve(address, path, streams):
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    if sys.argv[1] == "serve":
+        serve(sys.argv[2], sys.argv[3], int(sys.argv[4]))
+    else:
+        receive(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), sys.argv[5])

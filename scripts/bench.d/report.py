@@ -64,8 +64,10 @@ def row(name, tool, result, haul, best):
     runs, first = result["runs"], result.get("first")
     shown = f"{first['wall']:.2f}" if first else ""
     if not runs:
-        why = f"> {result['patience']:.0f}" if result["problem"] == "patience" else result["problem"]
-        return f"| {name} | {tool} | {why} | {shown} | | | | |"
+        late = result["problem"] == "patience"
+        why = f"> {result['patience']:.0f}" if late else result["problem"]
+        ratio = f"> {result['patience'] / haul:.1f}" if late and haul else ""
+        return f"| {name} | {tool} | {why} | {shown} | | {ratio} | | |"
     took = wall(result)
     if tool == "haul":
         tool, ratio = "**haul**", f"**{best[1] / took:.2f}**" if best else ""

@@ -46,7 +46,8 @@ class Servers:
         self.name = f"bm{os.getpid()}"[:9]
         self.namespace = f"{self.name}-b" if network.link else None
         self.server_namespace = f"{self.name}-a" if network.link else None
-        self.running, self.servers = [], {}
+        self.address = "10.77.0.1" if network.link else "127.0.0.1"
+        self.running, self.servers, self.statistics = [], {}, {}
 
     def __enter__(self):
         self.scratch.mkdir(mode=0o755)
@@ -63,10 +64,12 @@ class Servers:
         for process in reversed(self.running):
             process.terminate()
             process.wait()
+        if self.running and self.network.link:
+            self.read_statistics()
         shutil.rmtree(self.scratch, ignore_errors=True)
 
     def env(self):
-        lab = {"HAUL_LAB": str(self.scratch / "lab"), "HAUL_LAB_ADDRESS": "10.77.0.1" if self.network.link else "127.0.0.1"}
+        lab = {"HAUL_LAB": str(self.scratch / "lab"), "HAUL_LAB_ADDRESS": self.address}
         if self.network.cap:
             lab |= {"HAUL_LAB_RATE": str(CAP_MBYTE * 1_000_000), "HAUL_LAB_CLIENTS": str(CAP_CONNECTIONS)}
         return os.environ | lab
@@ -76,7 +79,7 @@ class Servers:
             raise Missing("the slow link needs root and /dev/net/tun")
         if not shutil.which("ip"):
             raise Missing("the slow link needs `ip` (package iproute2)")
-        link = ["run", "--quiet", "--name", self.name, "--delay-ms", LINK_DELAY_MS, "--rate-mbit", LINK_MBIT]
+        link = ["run", "--name", self.name, "--delay-ms", LINK_DELAY_MS, "--rate-mbit", LINK_MBIT]
         self.run(*link, "--loss-percent", self.network.loss_percent, "--seed", 7)
 
     def run(self, *args):
@@ -95,6 +98,19 @@ class Servers:
                 raise Missing(f"the link doesn't start: {log.read_text().strip()}")
             time.sleep(0.01)
         return ready.read_text().strip()
+
+    def read_statistics(self):
+        """Takes what the link says at its end: {"a->b": {"packets": 12, ...}, ...}."""
+        for line in (self.scratch / "link.log").read_text().splitlines():
+            words = line.split()
+            if len(words) > 2 and "->" in words[1]:
+                figures = (word.split("=") for word in words[2:])
+                self.statistics[words[1]] = {key: int(number) for key, number in figures}
+
+    def late_part(self):
+        """Returns which part of the packets came late, because this machine had no time for the link."""
+        packets = sum(one["packets"] for one in self.statistics.values())
+        return sum(one["late"] for one in self.statistics.values()) / packets if packets else 0
 
     def get(self, protocol):
         """Returns the server, started if need be."""

@@ -11,6 +11,8 @@ from servers import Server
 PACKAGES = {"sftp": "openssh-client", "scp": "openssh-client", "rsync": "rsync", "lftp": "lftp", "lftp pget": "lftp",
             "rclone": "rclone", "curl": "curl", "aria2c": "aria2"}
 ALL = ["haul", *PACKAGES]
+# The fastest of them somewhere.
+QUICK_TOOLS = ["haul", "sftp", "rsync", "lftp", "lftp pget", "curl"]
 STREAMS = 8
 CIPHER = "aes128-gcm@openssh.com"
 
@@ -21,7 +23,7 @@ def program(tool):
 
 @dataclass(frozen=True)
 class Cell:
-    """One piece of work: `source` to `target`, which are paths of this machine; the remote one of them is below `root`."""
+    """One piece of work: `source` to `target`, both paths of this disk; one of them lies below the server's root."""
 
     haul: str
     server: Server

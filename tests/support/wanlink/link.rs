@@ -159,16 +159,7 @@ impl<'a> Link<'a> {
         for (name, statistics, pump) in self.pumps {
             let _ = pump.join();
             if !self.options.quiet {
-                let Statistics { packets, bytes, lost, queue_drops, device_drops, worst_lateness_us } = &*statistics;
-                eprintln!(
-                    "wanlink: {name} packets={} bytes={} lost={} queue_drops={} device_drops={} worst_lateness_us={}",
-                    packets.load(Relaxed),
-                    bytes.load(Relaxed),
-                    lost.load(Relaxed),
-                    queue_drops.load(Relaxed),
-                    device_drops.load(Relaxed),
-                    worst_lateness_us.load(Relaxed)
-                );
+                eprintln!("wanlink: {name} {statistics}");
             }
         }
     }

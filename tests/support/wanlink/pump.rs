@@ -1,6 +1,7 @@
 //! One direction of the link: takes packets from a device and gives them to the other when they are due.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::fs::File;
 use std::num::NonZero;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -26,18 +27,38 @@ pub(crate) struct Nature {
 /// What happened in one direction.
 #[derive(Default)]
 pub(crate) struct Statistics {
-    pub(crate) packets: AtomicU64,
-    pub(crate) bytes: AtomicU64,
-    pub(crate) lost: AtomicU64,
-    pub(crate) queue_drops: AtomicU64,
+    packets: AtomicU64,
+    bytes: AtomicU64,
+    lost: AtomicU64,
+    queue_drops: AtomicU64,
     /// Packets that the device refused.
-    pub(crate) device_drops: AtomicU64,
-    /// How much too late a packet was delivered at worst: this machine had no time.
-    pub(crate) worst_lateness_us: AtomicU64,
+    device_drops: AtomicU64,
+    /// Packets delivered later than they should by more than [`LATE`]: this machine had no time.
+    late: AtomicU64,
+    /// How much too late a packet was delivered at worst.
+    worst_lateness_us: AtomicU64,
+}
+
+impl fmt::Display for Statistics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { packets, bytes, lost, queue_drops, device_drops, late, worst_lateness_us } = self;
+        let figures = [
+            ("packets", packets),
+            ("bytes", bytes),
+            ("lost", lost),
+            ("queue_drops", queue_drops),
+            ("device_drops", device_drops),
+            ("late", late),
+            ("worst_lateness_us", worst_lateness_us),
+        ];
+        let shown: Vec<_> = figures.map(|(name, figure)| format!("{name}={}", figure.load(Relaxed))).into();
+        f.write_str(&shown.join(" "))
+    }
 }
 
 /// Packets read before the clock is looked at again.
 const AT_ONCE: usize = 64;
+const LATE: Duration = Duration::from_millis(2);
 /// Bytes on their way at most, so that a mistake in the options doesn't eat the memory.
 const MOST_HELD: usize = 1 << 30;
 /// A large packet with its headers.
@@ -134,8 +155,9 @@ impl<'a> Pump<'a> {
                     break;
                 }
             }
-            let late = (now - *due).as_micros() as u64;
-            self.statistics.worst_lateness_us.fetch_max(late, Relaxed);
+            let late = now - *due;
+            self.statistics.late.fetch_add(u64::from(late > LATE), Relaxed);
+            self.statistics.worst_lateness_us.fetch_max(late.as_micros() as u64, Relaxed);
             if rustix::io::write(self.to, packet).is_err() {
                 self.statistics.device_drops.fetch_add(1, Relaxed);
             }
