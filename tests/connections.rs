@@ -185,5 +185,6 @@ fn behind_one_narrow_link_there_are_few() {
     let Some(server) = apart.server("openssh", &settings, &on_a.each_ref().map(String::as_str)) else { return };
     let scene = Scene::new(&server, Way::Get, 40 * MIB, 0);
     scene.go(&server, server.port, "10.77.7.1", &on_b.each_ref().map(String::as_str));
-    assert!((1..=2).contains(&scene.remembered()), "{} connections", scene.remembered());
+    // It starts with four at a distance, and more would help no more than fewer hurt.
+    assert!((1..=4).contains(&scene.remembered()), "{} connections", scene.remembered());
 }

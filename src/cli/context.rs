@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use haul::endpoint::{Endpoint, Scheme};
 use haul::plan::Place;
+use haul::transfer;
 use haul::transport::{self, ConnectOptions, RemotePath, Transport, escape};
 use haul::{Error, ErrorKind};
 use tokio_util::sync::CancellationToken;
 
-use super::options::{ConnectArgs, OutputArgs, TransferArgs};
+use super::options::{ConnectArgs, OutputArgs, TransferArgs, state_dir};
 use super::prompt::TerminalPrompt;
 use super::report::{Failure, Report, Result};
 use super::screen::Screen;
@@ -67,18 +68,21 @@ pub(crate) struct Connections<'a> {
     options: ConnectOptions,
     open: Vec<(Endpoint, Arc<dyn Transport>)>,
     warned: bool,
+    /// Whether as many connections are opened at once as served a host best before.
+    remembering: bool,
 }
 
 impl<'a> Connections<'a> {
     /// Takes the options; nothing is connected yet.
     pub(crate) fn new(args: &ConnectArgs, context: &'a Context) -> Result<Self> {
         let options = args.options(context.prompt(), &context.report)?;
-        Ok(Self { context, options, open: Vec::new(), warned: false })
+        Ok(Self { context, options, open: Vec::new(), warned: false, remembering: false })
     }
 
-    /// Prepares for moving files, as the options tell.
+    /// Prepares for moving files, as the options tell and as earlier runs found the host.
     pub(crate) fn for_transfer(mut self, args: &TransferArgs) -> Self {
         self.options.sparse = args.sparse;
+        self.remembering = args.limits_nothing();
         self
     }
 
@@ -106,7 +110,11 @@ impl<'a> Connections<'a> {
         let transport = match open {
             Some((_, transport)) => Arc::clone(transport),
             None => {
-                let transport = transport::connect(endpoint, &self.options)
+                let mut options = self.options.clone();
+                if self.remembering {
+                    options.connections = transfer::remembered_connections(&state_dir()?, endpoint);
+                }
+                let transport = transport::connect(endpoint, &options)
                     .await
                     .map_err(|e| Failure::connecting(e.at(endpoint.origin())))?;
                 self.open.push((endpoint.clone(), Arc::clone(&transport)));

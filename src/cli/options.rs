@@ -110,6 +110,11 @@ pub(crate) struct TransferArgs {
 }
 
 impl TransferArgs {
+    /// Returns whether several connections may be of use.
+    pub(crate) fn limits_nothing(&self) -> bool {
+        self.limit_rate.is_none() && self.jobs.0 != Some(1) && !self.dry_run
+    }
+
     /// Makes the library's options of them.
     pub(crate) fn options(&self) -> Result<transfer::Options, Error> {
         Ok(transfer::Options {

@@ -1,14 +1,15 @@
 //! How many connections serve best, found while running: no I/O and no clock of its own.
 //!
 //! It doubles their number while the goodput grows with it, goes back where it doesn't, and then holds; from time to
-//! time, and when the goodput drops, it tries again. A server that refuses sets the limit.
+//! time it tries half or twice as many again, and half when the goodput stays low. A server that refuses sets the limit.
 
 /// Twice the connections are worth it when they bring at least so much more.
 const WORTH: f64 = 1.25;
 /// Half of the connections are as good when they still bring so much.
 const AS_GOOD: f64 = 0.92;
-/// Goodput below this share of what it was means that the link has changed.
+/// Goodput below this share of what it was, so many times in a row, means that the link has changed.
 const DROPPED: f64 = 0.6;
+const DROPPED_TIMES: u32 = 8;
 /// Measurements for which a result is trusted: one of an earlier run, one of this run at first, and at most.
 const HOLD_REMEMBERED: u32 = 4;
 const HOLD: u32 = 16;
@@ -21,6 +22,8 @@ pub(super) struct Controller {
     most: usize,
     step: Step,
     hold: u32,
+    /// How often another number was tried after a hold.
+    tries: u32,
     /// Whether there is something to remember: a number was compared with another, or served for want of a comparison.
     settled: bool,
 }
@@ -41,7 +44,7 @@ impl Controller {
     /// Starts with `start` connections and never wants more than `most`.
     pub(super) fn new(start: usize, most: usize) -> Self {
         let most = most.max(1);
-        Self { now: start.clamp(1, most), most, step: Step::Unknown, hold: HOLD, settled: false }
+        Self { now: start.clamp(1, most), most, step: Step::Unknown, hold: HOLD, tries: 0, settled: false }
     }
 
     /// Starts with a number that served well before: it is held until it is proven wrong.
@@ -92,25 +95,29 @@ impl Controller {
                     self.climb(rate);
                 } else {
                     self.now = from;
-                    self.descend(before);
+                    self.hold_at(before);
                 }
             }
             Step::Down { from, rate: before } => {
                 self.settled = true;
-                if rate >= before * AS_GOOD {
-                    self.descend(before);
-                } else {
+                if rate < before * AS_GOOD {
                     self.now = from;
                     self.hold_at(before);
+                } else if self.now == 1 {
+                    self.hold_at(rate);
+                } else {
+                    self.descend(before);
                 }
             }
             Step::Hold { left, rate: held, low } => {
                 let low = if rate < held * DROPPED { low + 1 } else { 0 };
                 let held = if held == 0.0 { rate } else { held };
-                if low >= 3 {
+                if low >= DROPPED_TIMES {
                     self.descend(rate);
                 } else if left == 0 {
-                    self.climb(rate);
+                    // In turn: fewer may do as well, or more may do better by now.
+                    self.tries += 1;
+                    if self.tries % 2 == 1 { self.descend(rate) } else { self.climb(rate) }
                 } else {
                     self.step = Step::Hold { left: left - 1, rate: held, low };
                 }
@@ -129,7 +136,7 @@ impl Controller {
 
     fn descend(&mut self, rate: f64) {
         if self.now == 1 {
-            return self.hold_at(rate);
+            return self.climb(rate);
         }
         self.step = Step::Down { from: self.now, rate };
         self.now = self.now.div_ceil(2);
@@ -174,8 +181,18 @@ mod tests {
     #[test]
     fn a_shared_bottleneck_keeps_it_small() {
         let mut controller = Controller::new(4, 8);
+        assert!(run(&mut controller, 12, |_| 100.0)[2..].iter().all(|&n| n <= 4));
         run(&mut controller, 12, |_| 100.0);
         assert_eq!(controller.wanted(), 1);
+    }
+
+    #[test]
+    fn a_dip_changes_nothing() {
+        let mut controller = Controller::new(4, 4);
+        controller.measured(100.0);
+        for rate in [30.0, 20.0, 50.0, 100.0, 30.0, 100.0] {
+            assert_eq!(controller.measured(rate), 4);
+        }
     }
 
     #[test]
@@ -202,7 +219,7 @@ mod tests {
         let mut controller = Controller::remembered(4, 8);
         assert!(run(&mut controller, 4, |_| 100.0).iter().all(|&n| n == 4));
         // The link became another one: a single connection fills it.
-        run(&mut controller, 12, |_| 20.0);
+        run(&mut controller, 24, |_| 20.0);
         assert_eq!(controller.wanted(), 1);
     }
 

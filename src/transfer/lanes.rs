@@ -19,8 +19,9 @@ const BYTES_PER_PLACE: u64 = 256 << 10;
 const LARGE: u64 = 16 << 20;
 /// A round trip from here on is distance: there a further connection costs nearly nothing and widens the window.
 const FAR: Duration = Duration::from_millis(5);
-/// Connections to start with where that is known to serve: far away, or where each carries only one file.
+/// Connections to start with where that is known to serve: far away, or where each carries only one file, or both.
 const START: usize = 4;
+const START_FAR_ALONE: usize = 8;
 /// How often the clock is looked at.
 const TICK: Duration = Duration::from_millis(50);
 /// The least time of a measurement.
@@ -29,6 +30,8 @@ const MEASURE: Duration = Duration::from_millis(500);
 /// connections costs something, and waits until there has been time to earn it back.
 const FAST: f64 = 150e6;
 const FIRST_FAST: Duration = Duration::from_secs(3);
+/// At a distance, connections take a second to find their pace.
+const FIRST_FAR: Duration = Duration::from_secs(2);
 /// Time that a new number of connections gets before it is measured, at least.
 const SETTLE: Duration = Duration::from_millis(250);
 /// A measurement and the time before it last so many round trips at least.
@@ -150,7 +153,7 @@ impl Lanes {
     pub(super) fn remember(&mut self) {
         if let Some(found) = self.controller.as_ref().and_then(Controller::found) {
             for (_, host) in &self.remotes {
-                self.memory.put(host, found);
+                self.memory.put(host, found, self.round_trip >= FAR);
             }
         }
     }
@@ -195,8 +198,12 @@ impl Lanes {
     /// There is work for more connections.
     fn demand(&mut self) {
         let Some(controller) = &mut self.controller else { return };
-        if self.streams == 1 && self.crowded || self.round_trip >= FAR {
-            controller.raise_to(START);
+        let alone = self.streams == 1 && self.crowded;
+        let far = self.round_trip >= FAR;
+        match (far, alone) {
+            (true, true) => controller.raise_to(START_FAR_ALONE),
+            (true, false) | (false, true) => controller.raise_to(START),
+            (false, false) => {}
         }
         if let Some(segments) = self.ctx.options.segments {
             controller.raise_to(segments);
@@ -241,7 +248,11 @@ impl Lanes {
         let (since, before) = *self.since.get_or_insert((now, work));
         let elapsed = now - since;
         let rate = (work - before) as f64 / elapsed.as_secs_f64();
-        let least = if self.first && rate > FAST { FIRST_FAST } else { MEASURE };
+        let least = match self.first {
+            true if rate > FAST => FIRST_FAST,
+            true if self.round_trip >= FAR => FIRST_FAR,
+            _ => MEASURE,
+        };
         if elapsed < least.max(self.round_trip * ROUND_TRIPS) || work == before {
             return;
         }

@@ -30,6 +30,9 @@ pub(super) struct Memory {
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct Host {
     connections: usize,
+    /// Whether it is at a distance at which a connection costs time, so that all are best opened together.
+    #[serde(default)]
+    far: bool,
     /// Seconds since 1970.
     at: u64,
 }
@@ -59,8 +62,8 @@ impl Memory {
     }
 
     /// Writes down how many connections served a host best; failing to is no error.
-    pub(super) fn put(&mut self, host: &str, connections: usize) {
-        self.hosts.insert(host.to_owned(), Host { connections, at: now() });
+    pub(super) fn put(&mut self, host: &str, connections: usize, far: bool) {
+        self.hosts.insert(host.to_owned(), Host { connections, far, at: now() });
         while self.hosts.len() > MOST_HOSTS {
             let oldest = self.hosts.iter().min_by_key(|(_, host)| host.at).map(|(name, _)| name.clone());
             oldest.and_then(|name| self.hosts.remove(&name));
@@ -79,9 +82,12 @@ impl Memory {
     }
 }
 
-/// Returns how many connections served an endpoint best in earlier runs, if that is known.
-pub fn remembered_connections(state_dir: &Path, endpoint: &Endpoint) -> Option<usize> {
-    Memory::open(state_dir).get(&Memory::host_of(&endpoint.to_string()))
+/// Returns how many connections to open at once to an endpoint: as many as served it best in earlier runs, where it is
+/// so far away that opening them later costs time, else one.
+pub fn remembered_connections(state_dir: &Path, endpoint: &Endpoint) -> usize {
+    let memory = Memory::open(state_dir);
+    let host = memory.hosts.get(&Memory::host_of(&endpoint.to_string()));
+    host.filter(|host| host.far).map_or(1, |host| host.connections)
 }
 
 fn now() -> u64 {
@@ -95,11 +101,13 @@ mod tests {
     #[test]
     fn what_was_written_is_read_again() {
         let dir = tempfile::tempdir().unwrap();
-        Memory::open(dir.path()).put("sftp://me@host", 4);
-        Memory::open(dir.path()).put("ftp://host:2121", 2);
+        Memory::open(dir.path()).put("sftp://me@host", 4, true);
+        Memory::open(dir.path()).put("ftp://host:2121", 2, false);
         let memory = Memory::open(dir.path());
         assert_eq!((memory.get("sftp://me@host"), memory.get("ftp://host:2121")), (Some(4), Some(2)));
         assert_eq!(memory.get("sftp://host"), None);
+        let at_once = |url: &str| remembered_connections(dir.path(), &Endpoint::parse(url).unwrap());
+        assert_eq!((at_once("sftp://me@host/a"), at_once("ftp://host:2121/b"), at_once("sftp://host/")), (4, 1, 1));
     }
 
     #[test]
