@@ -106,6 +106,9 @@ impl Transport for Local {
 
     async fn open_write(&self, path: &RemotePath, mode: WriteMode) -> Result<Box<dyn WriteStream>> {
         let sparse = self.sparse;
+        if let Some(target) = write::later(native(path), mode, sparse) {
+            return Ok(Box::new(write::LocalWrite::new(path.clone(), target)));
+        }
         let target = on_disk(path, "open for writing", move |file| write::open(file, mode, sparse)).await?;
         Ok(Box::new(write::LocalWrite::new(path.clone(), target)))
     }

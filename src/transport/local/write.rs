@@ -3,7 +3,7 @@
 use std::fs::{File, Permissions};
 use std::io::{self, IoSlice};
 use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -38,9 +38,35 @@ pub(super) struct LocalWrite {
 /// Where the next batch goes.
 #[derive(Clone)]
 pub(super) struct Target {
-    file: Arc<File>,
+    file: Place,
     position: u64,
     sparse: bool,
+}
+
+#[derive(Clone)]
+enum Place {
+    Open(Arc<File>),
+    /// Made as it is closed, with this mode: all that is written fits into one batch.
+    Later(PathBuf, u32),
+}
+
+impl Place {
+    fn open(&self) -> io::Result<Arc<File>> {
+        match self {
+            Self::Open(file) => Ok(Arc::clone(file)),
+            Self::Later(path, mode) => create_anew(path, *mode).map(Arc::new),
+        }
+    }
+}
+
+/// Returns the target for a new file that is known to be small: it costs one hand-over to a blocking thread, not two.
+pub(super) fn later(path: PathBuf, mode: WriteMode, sparse: bool) -> Option<Target> {
+    match mode {
+        WriteMode::Create { mode, length: Some(length) } if length < GATHER as u64 => {
+            Some(Target { file: Place::Later(path, mode.unwrap_or(0o666)), position: 0, sparse })
+        }
+        _ => None,
+    }
 }
 
 /// Opens the file. Blocks.
@@ -58,7 +84,7 @@ pub(super) fn open(path: &Path, mode: WriteMode, sparse: bool) -> io::Result<Tar
             (options.write(true).custom_flags(OFlags::NOFOLLOW.bits().cast_signed()).open(path)?, offset)
         }
     };
-    Ok(Target { file: Arc::new(file), position, sparse })
+    Ok(Target { file: Place::Open(Arc::new(file)), position, sparse })
 }
 
 /// Makes a file that was certainly not there: one that somebody else prepared (with their owner, mode or links) is
@@ -90,15 +116,15 @@ fn reserve(file: &File, length: u64) -> io::Result<()> {
 
 impl Target {
     /// Writes a batch and moves on behind it.
-    fn write(&mut self, batch: &[Bytes]) -> io::Result<()> {
+    fn write(&mut self, file: &File, batch: &[Bytes]) -> io::Result<()> {
         if self.sparse {
-            return batch.iter().try_for_each(|chunk| self.write_around_holes(chunk));
+            return batch.iter().try_for_each(|chunk| self.write_around_holes(file, chunk));
         }
         for batch in batch.chunks(MAX_SLICES) {
             let mut slices: Vec<_> = batch.iter().map(|chunk| IoSlice::new(chunk)).collect();
             let mut slices = &mut slices[..];
             while !slices.is_empty() {
-                match rustix::io::pwritev(&*self.file, slices, self.position) {
+                match rustix::io::pwritev(file, slices, self.position) {
                     Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                     Ok(count) => {
                         self.position += count as u64;
@@ -112,14 +138,14 @@ impl Target {
         Ok(())
     }
 
-    fn write_around_holes(&mut self, chunk: &Bytes) -> io::Result<()> {
+    fn write_around_holes(&mut self, file: &File, chunk: &Bytes) -> io::Result<()> {
         let mut rest = &chunk[..];
         while !rest.is_empty() {
             // Up to the next border of a block, then block by block.
             let border = HOLE - (self.position % HOLE as u64) as usize;
             let (block, behind) = rest.split_at(border.min(rest.len()));
             if block.iter().any(|&byte| byte != 0) {
-                self.file.write_all_at(block, self.position)?;
+                file.write_all_at(block, self.position)?;
             }
             self.position += block.len() as u64;
             rest = behind;
@@ -128,16 +154,17 @@ impl Target {
     }
 
     fn close(mut self, batch: &[Bytes], last: Finish) -> io::Result<Finished> {
-        self.write(batch)?;
-        let mut size = self.file.metadata()?.len();
+        let file = self.file.open()?;
+        self.write(&file, batch)?;
+        let mut size = file.metadata()?.len();
         if self.sparse && size < self.position {
-            self.file.set_len(self.position)?;
+            file.set_len(self.position)?;
             size = self.position;
         }
-        let mode = last.metadata.mode.map(|mode| self.file.set_permissions(Permissions::from_mode(mode & 0o7777)));
-        let mtime = last.metadata.mtime.map(|mtime| self.file.set_modified(mtime));
+        let mode = last.metadata.mode.map(|mode| file.set_permissions(Permissions::from_mode(mode & 0o7777)));
+        let mtime = last.metadata.mtime.map(|mtime| file.set_modified(mtime));
         if last.durability == Durability::Synced {
-            self.file.sync_all()?;
+            file.sync_all()?;
         }
         let metadata = mode.unwrap_or(Ok(())).and(mtime.unwrap_or(Ok(())));
         Ok(Finished { size: Some(size), metadata: metadata.map_err(|e| Error::io("set time and mode", e)) })
@@ -158,13 +185,24 @@ impl LocalWrite {
         result.map_err(|e| e.at(&self.path))
     }
 
+    /// Makes the file now after all: there is more to write than was said.
+    async fn open_now(&mut self) -> Result<()> {
+        if let Place::Later(..) = self.target.file {
+            let file = self.target.file.clone();
+            let file = joined(spawn_blocking(move || file.open()).await).map_err(|e| e.at(&self.path))?;
+            self.target.file = Place::Open(file);
+        }
+        Ok(())
+    }
+
     fn send(&mut self) {
         let batch = std::mem::take(&mut self.gathered);
         let length = std::mem::take(&mut self.length) as u64;
         let (mut target, written) = (self.target.clone(), Arc::clone(&self.written));
         self.target.position += length;
         self.under_way = Some(spawn_blocking(move || {
-            target.write(&batch)?;
+            let file = target.file.open()?;
+            target.write(&file, &batch)?;
             written.fetch_add(length, Ordering::Release);
             Ok(())
         }));
@@ -180,6 +218,7 @@ impl WriteStream for LocalWrite {
         self.length += chunk.len();
         self.gathered.push(chunk);
         if self.length >= GATHER {
+            self.open_now().await?;
             self.settle().await?;
             self.send();
         }
@@ -218,7 +257,7 @@ mod tests {
         if let WriteMode::At(_) = mode {
             std::fs::write(&path, []).unwrap();
         }
-        let target = open(&path, mode, sparse).unwrap();
+        let target = later(path.clone(), mode, sparse).unwrap_or_else(|| open(&path, mode, sparse).unwrap());
         let shown = RemotePath::new(path.as_os_str().as_encoded_bytes()).unwrap();
         let mut stream = Box::new(LocalWrite::new(shown, target));
         for chunk in contents.chunks(300_001) {
@@ -243,6 +282,11 @@ mod tests {
     #[tokio::test]
     async fn many_small_chunks_arrive_in_order() {
         let contents: Vec<u8> = (0..3_333_333u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
-        assert!(write(false, &contents, WriteMode::Create { mode: None, length: Some(3_333_333) }).await.0 == contents);
+        // The last one is longer than it was said to be.
+        for length in [None, Some(3_333_333), Some(10)] {
+            let mode = WriteMode::Create { mode: None, length };
+            assert!(write(false, &contents, mode).await.0 == contents);
+            assert!(write(false, &contents[..10], mode).await.0 == contents[..10]);
+        }
     }
 }
