@@ -35,12 +35,13 @@ impl Sshd {
         std::fs::write(path("banner"), "").unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let home = folder.path().display();
+        // bash takes the user's own start-up file for a shell of the first level that sshd started: not in tests.
         let config = format!(
             "{extra}ListenAddress 127.0.0.1\nPort {port}\nPidFile none\nUsePAM no\nStrictModes no\n\
              HostKey {home}/host_rsa\nHostKey {home}/host_ecdsa\nHostKey {home}/host_ed25519\n\
              AuthorizedKeysFile {home}/authorized_keys\nPermitRootLogin yes\nPasswordAuthentication no\n\
              KbdInteractiveAuthentication no\nBanner {home}/banner\nMaxStartups 100\nSubsystem sftp internal-sftp\n\
-             Subsystem echo /bin/cat\n"
+             SetEnv SHLVL=1\nSubsystem echo /bin/cat\n"
         );
         std::fs::write(path("sshd_config"), config).unwrap();
         // Where the system's own server never ran, the folder it insists on is missing.
