@@ -400,6 +400,27 @@ async fn connections_are_opened_before_they_are_used() {
 }
 
 #[tokio::test]
+async fn as_many_as_hoped_for_log_in_together() {
+    let peer = Peer::start(|_, _| None).await;
+    let options = ConnectOptions { connections: 3, ..ConnectOptions::default() };
+    let transport = peer.connect_with(options).await.unwrap();
+    while peer.heard("TYPE") < 3 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!((peer.heard("FEAT"), peer.heard("PASS")), (1, 3), "what one found out is good for all");
+    assert_eq!(transport.set_connections(3).await, 3);
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_sent_once() {
+    let peer = Peer::start(|_, line| line.starts_with("PASS").then_some(Act::Say("530 Login incorrect.\r\n"))).await;
+    let options = ConnectOptions { connections: 4, ..ConnectOptions::default() };
+    let refused = peer.connect_with(options).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::AuthFailed);
+    assert_eq!(peer.heard("PASS"), 1);
+}
+
+#[tokio::test]
 async fn a_listing_leaves_the_connection_to_who_reads_it() {
     let lines: Vec<String> = (0..20_000).map(|number| format!("type=file;size=1; {number}\r\n")).collect();
     let lines: &'static [u8] = lines.concat().leak().as_bytes();

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -94,13 +94,23 @@ impl<C: Pooled> Pool<C> {
     /// What opening the only one failed with; `Timeout` when nothing moves; `ConnectionLost` once closed.
     pub(super) async fn checkout(&self) -> Result<Lease<C>> {
         let mut opening = None;
+        let mut failed = None;
         loop {
             let changed = self.inner.changed.notified();
-            let step = self.inner.lock().next_step(opening.is_none())?;
+            let step = self.inner.lock().next_step(opening.is_none() && failed.is_none())?;
             match step {
                 Step::Reuse(connection) => return Ok(self.lease(connection)),
                 Step::Open => opening = Some(self.inner.start_opening()),
-                Step::Wait(until) => self.inner.wait(changed, until, &mut opening).await?,
+                Step::Wait(until) => match self.inner.wait(changed, until, &mut opening).await {
+                    Ok(()) => {}
+                    // Another that is being opened may do.
+                    Err(e) if self.inner.lock().opening > 0 => failed = Some(e),
+                    Err(e) => return Err(e),
+                },
+                Step::GiveUp => match opening.take() {
+                    Some(task) => ended(task.await)?,
+                    None => return Err(failed.unwrap_or_else(|| ErrorKind::ConnectionLost.into())),
+                },
             }
         }
     }
@@ -121,6 +131,16 @@ impl<C: Pooled> Pool<C> {
         let _ = timeout(patience, settled).await;
         // Those in use beyond that end when they are given back.
         self.inner.lock().there.min(wanted)
+    }
+
+    /// Starts to open connections, all at once, without waiting for them.
+    pub(super) fn want(&self, wanted: usize) {
+        self.inner.want(wanted);
+    }
+
+    /// Sets how many there may be at once.
+    pub(super) fn set_max(&self, max: usize) {
+        self.inner.lock().max = max.max(1);
     }
 
     /// Refuses further use and returns the idle connections, so that the backend can say goodbye on them.
@@ -152,6 +172,8 @@ enum Step<C> {
     Open,
     /// Until a connection is free, or, at the latest, until the server may be tried again.
     Wait(Option<Instant>),
+    /// There is none and none is being opened.
+    GiveUp,
 }
 
 impl<C> State<C> {
@@ -174,6 +196,9 @@ impl<C: Pooled> State<C> {
             self.there -= 1;
         }
         self.forget_refusal();
+        if !may_open && self.there + self.opening == 0 {
+            return Ok(Step::GiveUp);
+        }
         if !may_open || self.there + self.opening >= self.limit() {
             let until = self.refused.as_ref().filter(|_| may_open).map(|refused| refused.until);
             return Ok(Step::Wait(until));
@@ -287,7 +312,7 @@ impl<C> Inner<C> {
                 () = changed => return Ok(()),
             };
             *opening = None;
-            return opened.unwrap_or_else(|e| Err(Error::new(ErrorKind::Other, "open a connection").with_source(e)));
+            return ended(opened);
         }
         tokio::pin!(changed);
         loop {
@@ -305,6 +330,10 @@ impl<C> Inner<C> {
             }
         }
     }
+}
+
+fn ended(opening: Result<Result<()>, JoinError>) -> Result<()> {
+    opening.unwrap_or_else(|e| Err(Error::new(ErrorKind::Other, "open a connection").with_source(e)))
 }
 
 /// A place among the connections being opened; frees it should opening be given up.
@@ -527,6 +556,18 @@ mod tests {
     async fn the_first_connection_refused_is_an_error() {
         let refused = Server::new(0).pool(4).checkout().await.map(|lease| lease.number).unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::TooManyConnections);
+    }
+
+    #[tokio::test]
+    async fn one_that_gets_in_is_enough_at_the_start() {
+        for limit in 0..3 {
+            let server = Server::new(limit);
+            let pool = server.pool(4);
+            pool.want(3);
+            let outcome = pool.checkout().await.map(|_| ()).map_err(|e| e.kind());
+            assert_eq!(outcome, if limit > 0 { Ok(()) } else { Err(ErrorKind::TooManyConnections) });
+            assert!(server.made() <= 4, "{} tries", server.made());
+        }
     }
 
     #[tokio::test]

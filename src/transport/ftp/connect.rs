@@ -33,6 +33,10 @@ pub(super) struct Login {
     /// Kept once it is known, so that the user is asked once.
     password: Mutex<Option<Secret>>,
     server: OnceLock<Server>,
+    /// Held by the first login, so that others wait with theirs until it is known whether the password is right.
+    first: Mutex<()>,
+    /// The password was refused: who logs in beside the first one doesn't send it again.
+    rejected: AtomicBool,
     /// The server takes no TLS, and the user allows that.
     plain: AtomicBool,
     tls12: AtomicBool,
@@ -94,6 +98,8 @@ impl Login {
             trust: OnceLock::new(),
             password: Mutex::new(password),
             server: OnceLock::new(),
+            first: Mutex::new(()),
+            rejected: AtomicBool::new(false),
             plain: AtomicBool::new(false),
             tls12: AtomicBool::new(false),
             tls13_stays: AtomicBool::new(false),
@@ -186,9 +192,7 @@ impl Login {
         if self.wants_upgrade() && self.agree_on_tls(&mut dialogue).await? {
             dialogue = dialogue.start_tls(tls.insert(self.new_tls()?)).await.map_err(|e| self.explain_tls(e))?;
         }
-        let password = self.password().await?;
-        dialogue.login(&self.user, &password).await?;
-        self.prepare(&mut dialogue, &greeting).await?;
+        self.log_in(&mut dialogue, &greeting).await?;
         if self.server().is_some_and(|server| server.telnet) {
             dialogue.speak_telnet();
         }
@@ -257,6 +261,22 @@ impl Login {
                 .with_hint("give it with --password-file or in HAUL_PASSWORD")
         })?;
         Ok(password.insert(answer).clone())
+    }
+
+    async fn log_in(&self, dialogue: &mut Dialogue, greeting: &Reply) -> Result<()> {
+        let first = self.first.lock().await;
+        // Only the first is held up by another.
+        let _first = self.server().is_none().then_some(first);
+        let password = self.password().await?;
+        if self.rejected.load(Ordering::Relaxed) {
+            return Err(Error::new(ErrorKind::AuthFailed, "login: the password was refused before"));
+        }
+        let logged_in = dialogue.login(&self.user, &password).await;
+        if logged_in.as_ref().is_err_and(|e| e.kind() == ErrorKind::AuthFailed) && self.server().is_none() {
+            self.rejected.store(true, Ordering::Relaxed);
+        }
+        logged_in?;
+        self.prepare(dialogue, greeting).await
     }
 
     /// Sets the connection up, finds out about the server when it is the first, and asks for the first port.

@@ -11,15 +11,15 @@ use tokio::runtime::Handle;
 use super::adopt::{Bytes, Control, Line, adopt};
 use super::connect::Login;
 use super::dialogue::Dialogue;
-use super::port::{Way, port_in};
+use super::port::Way;
 use super::reply::Reply;
 use super::tls::LoginTls;
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::RemotePath;
 use crate::transport::pool::Pooled;
 
-/// How long a port that was asked for ahead is waited for before it is asked for again.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// How long a port that was asked for ahead is trusted. Servers keep it for a minute or for ever; pyftpdlib for 30 s.
+const TRUST: Duration = Duration::from_secs(15);
 
 /// One control connection and what is known about its state.
 pub(super) struct Connection {
@@ -30,8 +30,7 @@ pub(super) struct Connection {
     login: Arc<Login>,
     tls13: bool,
     pub(super) health: Health,
-    /// The next data connection, begun ahead.
-    way: Option<Way>,
+    /// When a port was asked for ahead.
     asked: Instant,
     /// The question for a port was sent behind a transfer that isn't over.
     pub(super) behind: bool,
@@ -57,7 +56,7 @@ impl Connection {
             .map_err(|e| Error::new(ErrorKind::Other, "hand over the connection").with_source(e))?;
         let (tls, asked) = (tls.map(Arc::new), Instant::now());
         let health = Health::Sound;
-        Ok(Self { client, control, tls, peer, login, tls13, health, way: None, asked, behind: false })
+        Ok(Self { client, control, tls, peer, login, tls13, health, asked, behind: false })
     }
 
     /// Sends one command, whose path must hold no line break, and returns the reply, whatever it says.
@@ -102,7 +101,6 @@ impl Connection {
 
     /// Asks for the port of the next transfer, without waiting for the answer.
     pub(super) async fn ask_ahead(&mut self) -> Result<()> {
-        self.way = None;
         self.tell(&[self.login.port_command().into()]).await?;
         self.expect_port();
         Ok(())
@@ -116,14 +114,17 @@ impl Connection {
 
     /// Takes the way to the next data connection that was asked for ahead; `None` where that must be asked for now.
     pub(super) async fn take_way(&mut self) -> Result<Option<Way>> {
-        if self.asked.elapsed() > PATIENCE {
+        if self.asked.elapsed() > TRUST {
             self.control.lock().forget_port();
         }
-        if self.control.lock().has_port() {
+        if self.control.lock().expects_port() {
             self.control.settled().await.inspect_err(|_| self.health = Health::Broken)?;
-            self.go_ahead();
         }
-        Ok(self.way.take().filter(|way| !way.is_old()))
+        let mut dialogue = self.control.lock();
+        if dialogue.take_refused_port().is_some_and(|reply| reply.code() >= 500) && self.login.give_up_extended() {
+            tracing::debug!("EPSV doesn't work here, going on with PASV");
+        }
+        Ok(dialogue.take_way())
     }
 
     /// Notes after a transfer when no session is left for another one: then TLS 1.2, where one is enough, serves better.
@@ -146,16 +147,6 @@ impl Connection {
     /// Returns whether the control connection is under TLS 1.3.
     pub(super) fn is_tls13(&self) -> bool {
         self.tls13
-    }
-
-    /// Starts towards the next data connection as soon as it is known where that goes.
-    fn go_ahead(&mut self) {
-        let Some(reply) = self.control.lock().take_port() else { return };
-        if let Some(port) = port_in(&reply) {
-            self.way = Some(Way::to(self.peer, port, self.login.timeout(), true));
-        } else if reply.code() >= 500 && self.login.give_up_extended() {
-            tracing::debug!("EPSV doesn't work here, going on with PASV");
-        }
     }
 
     fn is_spent(&self) -> bool {
@@ -183,16 +174,11 @@ impl Connection {
 impl Pooled for Connection {
     fn is_usable(&mut self) -> bool {
         let outdated = self.tls13 && self.login.tls12_only();
-        if self.health != Health::Sound
-            || self.behind
-            || outdated
-            || self.is_spent()
-            || !self.control.lock().is_in_step()
-        {
-            return false;
-        }
-        self.go_ahead();
-        true
+        self.health == Health::Sound
+            && !self.behind
+            && !outdated
+            && !self.is_spent()
+            && self.control.lock().is_in_step()
     }
 
     fn part(self) {

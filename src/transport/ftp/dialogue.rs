@@ -13,6 +13,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use zeroize::Zeroizing;
 
+use super::port::{Way, port_in};
 use super::reply::{Reply, reply_length};
 use super::tls::LoginTls;
 use super::wire::Wire;
@@ -35,7 +36,10 @@ pub(super) struct Dialogue {
     telnet: bool,
     /// What the server will say before the next reply that somebody waits for.
     ahead: VecDeque<Ahead>,
-    port: Option<Reply>,
+    /// The next data connection, begun as soon as it was known where that goes.
+    way: Option<Way>,
+    /// What the server said instead of naming a port.
+    no_port: Option<Reply>,
 }
 
 /// A reply that nobody waits for.
@@ -50,8 +54,15 @@ enum Ahead {
 impl Dialogue {
     /// Starts on a connection on which nothing was said yet.
     pub(super) fn new(wire: Wire) -> Self {
-        let (input, output, ahead) = (Vec::new(), Zeroizing::default(), VecDeque::new());
-        Self { wire, input, output, telnet: false, ahead, port: None }
+        Self {
+            wire,
+            input: Vec::new(),
+            output: Zeroizing::default(),
+            telnet: false,
+            ahead: VecDeque::new(),
+            way: None,
+            no_port: None,
+        }
     }
 
     /// Returns the connection below.
@@ -176,24 +187,29 @@ impl Dialogue {
 
     /// Notes that the next reply will be to the question for a port.
     pub(super) fn expect_port(&mut self) {
-        self.port = None;
+        (self.way, self.no_port) = (None, None);
         self.ahead.push_back(Ahead::Port);
     }
 
-    /// Returns whether the reply to the question for a port is there or to come.
-    pub(super) fn has_port(&self) -> bool {
-        self.port.is_some() || self.ahead.contains(&Ahead::Port)
+    /// Returns whether the reply to the question for a port is still to come.
+    pub(super) fn expects_port(&self) -> bool {
+        self.ahead.contains(&Ahead::Port)
     }
 
     /// Gives up the port that was asked for.
     pub(super) fn forget_port(&mut self) {
-        self.port = None;
+        (self.way, self.no_port) = (None, None);
         self.ahead.iter_mut().for_each(|ahead| *ahead = Ahead::Nothing);
     }
 
-    /// Takes the reply to the question for a port, if it is there.
-    pub(super) fn take_port(&mut self) -> Option<Reply> {
-        self.port.take()
+    /// Takes the way to the port that was asked for, if it is known.
+    pub(super) fn take_way(&mut self) -> Option<Way> {
+        self.way.take()
+    }
+
+    /// Takes what the server said instead of naming a port.
+    pub(super) fn take_refused_port(&mut self) -> Option<Reply> {
+        self.no_port.take()
     }
 
     /// Takes in what arrived, without waiting; returns whether the server said nothing that it wasn't asked for.
@@ -278,7 +294,10 @@ impl Dialogue {
         }
         self.ahead.pop_front();
         if what == Ahead::Port {
-            self.port = Some(reply);
+            match port_in(&reply).zip(self.wire.tcp().peer_addr().ok()) {
+                Some((port, server)) => self.way = Some(Way::to(server, port, self.wire.timeout(), true)),
+                None => self.no_port = Some(reply),
+            }
         }
         Ok(true)
     }

@@ -7,7 +7,7 @@ use futures_util::stream;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
-use super::connection::{Connection, check};
+use super::connection::Connection;
 use super::data::Data;
 use super::facts::{Fact, parse_facts};
 use super::listing::{Line, parse_line};
@@ -87,7 +87,6 @@ pub(super) struct Source {
 impl Source {
     /// Asks for the listing of a directory.
     async fn open(connection: &mut Connection, path: &RemotePath) -> Result<Self, Refusal> {
-        check(path)?;
         let machine = connection.login().server().is_some_and(|server| server.features.machine_lists());
         if !machine {
             return Self::open_inside(connection, path).await;
@@ -103,14 +102,9 @@ impl Source {
 
     /// Asks for the listing by LIST, from inside, since that takes options and patterns where a path is meant.
     async fn open_inside(connection: &mut Connection, path: &RemotePath) -> Result<Self, Refusal> {
-        check(path)?;
-        let inside = connection.ask("CWD", path).await?;
-        if !inside.is_ok() {
-            return Err(Refusal::Said(inside));
-        }
         match connection.transfer(Transfer::ListAll, path).await {
             Ok(started) => Ok(Self::new(path, Transfer::ListAll, started.data)),
-            Err(Refusal::Said(_)) => {
+            Err(Refusal::Said(reply)) if reply.code() == 450 || reply.code() >= 500 => {
                 let started = connection.transfer(Transfer::List, path).await?;
                 Ok(Self::new(path, Transfer::List, started.data))
             }

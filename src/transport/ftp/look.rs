@@ -1,12 +1,12 @@
 //! Looking at one path, and asking a second question where a bare 550 can mean several things.
 
-use super::connection::Connection;
+use super::connection::{Connection, line};
 use super::facts::{Fact, parse_facts, parse_time};
 use super::list::Listing;
 use super::reply::Reply;
 use super::transfer::Refusal;
 use crate::error::{Error, ErrorKind, Result};
-use crate::transport::{Entry, FileKind, Follow, RemotePath};
+use crate::transport::{Entry, FileKind, Follow, Mtime, RemotePath};
 
 /// What a look at a path found.
 #[derive(Debug)]
@@ -167,14 +167,14 @@ async fn refine(connection: &mut Connection, path: &RemotePath, follow: Follow, 
 
 /// Asks for the exact size and time of a file.
 async fn exact(connection: &mut Connection, path: &RemotePath, mut entry: Entry) -> Result<Entry> {
-    if let Some(size) = size(connection, path).await? {
-        entry.size = Some(size);
-    }
-    let reply = connection.ask("MDTM", path).await?;
-    if reply.code() == 213 {
-        entry.mtime = parse_time(reply.first_text().trim_ascii()).or(entry.mtime);
-    }
+    let replies = connection.ask_all(&[line("SIZE", path)?, line("MDTM", path)?]).await?;
+    entry.size = replies.first().and_then(parse_size).or(entry.size);
+    entry.mtime = replies.last().and_then(parse_mdtm).or(entry.mtime);
     Ok(entry)
+}
+
+fn parse_mdtm(reply: &Reply) -> Option<Mtime> {
+    (reply.code() == 213).then(|| parse_time(reply.first_text().trim_ascii())).flatten()
 }
 
 /// Returns the size of a file; `None` where the server doesn't say.
@@ -188,20 +188,25 @@ pub(super) fn parse_size(reply: &Reply) -> Option<u64> {
     (reply.code() == 213).then(|| digits.parse().ok()).flatten()
 }
 
-/// Looks by SIZE and CWD, both of which follow links.
+/// Looks by SIZE, MDTM and CWD, all of which follow links.
 async fn follow_to(connection: &mut Connection, path: &RemotePath) -> Result<Look> {
     let name = path.file_name().unwrap_or_default();
-    if let Some(size) = size(connection, path).await? {
-        let entry = Entry { size: Some(size), ..Entry::new(name, FileKind::File) };
-        let reply = connection.ask("MDTM", path).await?;
-        let mtime = if reply.code() == 213 { parse_time(reply.first_text().trim_ascii()) } else { None };
-        return Ok(Look::Found(Entry { mtime, ..entry }));
+    let replies = connection.ask_all(&[line("SIZE", path)?, line("MDTM", path)?, line("CWD", path)?]).await?;
+    let Ok([size, mtime, inside]) = <[Reply; 3]>::try_from(replies) else { return Err(ErrorKind::Protocol.into()) };
+    // Some servers tell sizes of directories, too.
+    if inside.is_ok() {
+        return Ok(Look::Found(Entry::new(name, FileKind::Directory)));
     }
-    let reply = connection.ask("CWD", path).await?;
-    match reply.kind(path.as_bytes()) {
-        _ if reply.is_ok() => Ok(Look::Found(Entry::new(name, FileKind::Directory))),
+    if let Some(size) = parse_size(&size) {
+        return Ok(Look::Found(Entry {
+            size: Some(size),
+            mtime: parse_mdtm(&mtime),
+            ..Entry::new(name, FileKind::File)
+        }));
+    }
+    match inside.kind(path.as_bytes()) {
         Some(ErrorKind::NotFound) => Ok(Look::Missing),
-        _ => search(connection, path, reply).await,
+        _ => search(connection, path, inside).await,
     }
 }
 

@@ -45,8 +45,13 @@ use connect::Login;
 use connection::{Connection, Health};
 use features::Features;
 
-/// How many connections are opened at most when the user doesn't say.
-const MAX_CONNECTIONS: usize = 8;
+/// How many connections are opened at most when the user doesn't say: where the machines set the pace; where the distance
+/// does, which each file crosses several times; and at a server that is known for small sessions without a limit.
+const NEAR: usize = 8;
+const FAR: usize = 16;
+const FAR_AND_ROOMY: usize = 32;
+/// A round trip from here on is distance.
+const DISTANCE: Duration = Duration::from_millis(5);
 /// How long new connections are waited for; those that take longer serve when they are there.
 const SETTLE: Duration = Duration::from_secs(5);
 
@@ -56,14 +61,19 @@ const SETTLE: Duration = Duration::from_secs(5);
 /// `ConnectionRefused`, `Timeout`, `Tls`, `AuthFailed`, `TooManyConnections`, `Protocol`.
 pub async fn connect(endpoint: &Endpoint, options: &ConnectOptions) -> Result<Arc<dyn Transport>> {
     let login = Arc::new(Login::new(endpoint, options));
-    let max = options.max_connections.unwrap_or(MAX_CONNECTIONS);
+    let max = options.max_connections;
     let opener = Arc::clone(&login);
     let open = move || {
         let login = Arc::clone(&opener);
         async move { login.open().await }.boxed()
     };
-    let ftp = Ftp { pool: Pool::new(max, options.timeout, open), login, max, replaces: AtomicBool::new(true) };
+    let pool = Pool::new(max.unwrap_or(FAR_AND_ROOMY), options.timeout, open);
+    if options.connections > 1 {
+        pool.want(options.connections);
+    }
+    let ftp = Ftp { pool, login, max, replaces: AtomicBool::new(true) };
     ftp.connection().await?.give_back();
+    ftp.pool.set_max(ftp.max());
     Ok(Arc::new(ftp))
 }
 
@@ -71,12 +81,23 @@ pub async fn connect(endpoint: &Endpoint, options: &ConnectOptions) -> Result<Ar
 struct Ftp {
     login: Arc<Login>,
     pool: Pool<Connection>,
-    max: usize,
+    /// What the user says.
+    max: Option<usize>,
     /// Whether renames replaced in one step so far.
     replaces: AtomicBool,
 }
 
 impl Ftp {
+    /// Returns how many connections there may be.
+    fn max(&self) -> usize {
+        let far = self.login.round_trip().is_some_and(|trip| trip >= DISTANCE);
+        self.max.unwrap_or(match (far, self.login.is_in_order()) {
+            (false, _) => NEAR,
+            (true, false) => FAR,
+            (true, true) => FAR_AND_ROOMY,
+        })
+    }
+
     async fn connection(&self) -> Result<Lease<Connection>> {
         self.pool.checkout().await
     }
@@ -150,7 +171,7 @@ impl Transport for Ftp {
                 .map(|features| features.digests().into_iter().map(|(algorithm, _)| algorithm).collect())
                 .unwrap_or_default(),
             streams: 1,
-            max_connections: self.max,
+            max_connections: self.max(),
         }
     }
 

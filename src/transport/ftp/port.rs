@@ -6,32 +6,22 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::net::TcpStream;
-use tokio::time::Instant;
 
 use super::dial::dial;
 use super::reply::Reply;
-
-/// How long a port that was asked for ahead is trusted. Servers keep them for a minute or for ever; pyftpdlib for 30 s.
-const TRUST: Duration = Duration::from_secs(15);
 
 /// A data connection being made.
 pub(super) struct Way {
     dialling: BoxFuture<'static, std::io::Result<TcpStream>>,
     /// Made before it was needed.
     pub(super) ahead: bool,
-    since: Instant,
 }
 
 impl Way {
     /// Starts towards a port of the server's own address.
     pub(super) fn to(server: SocketAddr, port: u16, limit: Duration, ahead: bool) -> Self {
         let address = SocketAddr::new(server.ip(), port);
-        Self { dialling: Box::pin(dial(address, limit)), ahead, since: Instant::now() }.begun()
-    }
-
-    /// Returns whether the server may well have forgotten it.
-    pub(super) fn is_old(&self) -> bool {
-        self.since.elapsed() > TRUST
+        Self { dialling: Box::pin(dial(address, limit)), ahead }.begun()
     }
 
     /// Waits for the connection.

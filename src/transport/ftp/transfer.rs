@@ -38,9 +38,9 @@ pub(super) enum Transfer {
     Append,
     /// `MLSD`, with the path.
     MachineList,
-    /// `LIST -a` of the current directory.
+    /// `LIST -a` from inside, since LIST takes options and patterns where a path is meant.
     ListAll,
-    /// `LIST` of the current directory.
+    /// `LIST` from inside.
     List,
 }
 
@@ -67,6 +67,15 @@ impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
         Self::Failed(error)
     }
+}
+
+/// How a transfer began.
+#[derive(Default)]
+struct Begun {
+    /// See [`Started::size`].
+    size: Option<u64>,
+    /// Why it is another directory that is being listed.
+    elsewhere: Option<Reply>,
 }
 
 /// Why one attempt to start a transfer failed.
@@ -231,7 +240,7 @@ impl Connection {
         let mut opened = None;
         let begun = if what == Transfer::WriteAtOnce {
             opened = Some(opening.as_mut().await);
-            Ok(None)
+            Ok(Begun::default())
         } else {
             let begun = self.begun(what);
             tokio::pin!(begun);
@@ -242,13 +251,13 @@ impl Connection {
                     opened = Some(ended);
                     match failed {
                         false => begun.await,
-                        true => timeout(LAST_WORDS, begun).await.unwrap_or(Ok(None)),
+                        true => timeout(LAST_WORDS, begun).await.unwrap_or(Ok(Begun::default())),
                     }
                 }
             }
         };
-        let size = match begun {
-            Ok(size) => size,
+        let begun = match begun {
+            Ok(begun) => begun,
             Err(Refusal::Said(reply)) if reply.code() == 425 => return Err(Miss::Busy { reply, ahead }),
             Err(Refusal::Said(reply)) => return Err(self.refused(reply).into()),
             Err(failed) => return Err(failed.into()),
@@ -260,7 +269,14 @@ impl Connection {
         match opened {
             Ok(wire) => {
                 self.login().note_data_works();
-                Ok(Started { data: Data::new(wire), size, agreed: what != Transfer::WriteAtOnce })
+                let data = Data::new(wire);
+                match begun.elsewhere {
+                    Some(refused) => {
+                        self.cut(data).await?;
+                        Err(Miss::Final(Refusal::Said(refused)))
+                    }
+                    None => Ok(Started { data, size: begun.size, agreed: what != Transfer::WriteAtOnce }),
+                }
             }
             Err(Closed::Unreachable(e)) => {
                 self.health = if ahead { Health::Stale } else { Health::Broken };
@@ -270,23 +286,30 @@ impl Connection {
         }
     }
 
-    /// Reads the replies up to that which lets the transfer begin; returns the file's size, where that was asked.
-    async fn begun(&mut self, what: Transfer) -> Result<Option<u64>, Refusal> {
-        let mut size = None;
-        if let Transfer::Read(1..) = what {
-            size = parse_size(&self.next_reply().await?);
-            let restart = self.next_reply().await?;
-            if restart.code() != 350 {
-                self.health = Health::Broken;
-                return Err(restart.error("start in the middle of the file").with_kind(ErrorKind::Unsupported).into());
+    /// Reads the replies up to that which lets the transfer begin.
+    async fn begun(&mut self, what: Transfer) -> Result<Begun, Refusal> {
+        let mut begun = Begun::default();
+        match what {
+            Transfer::Read(1..) => {
+                begun.size = parse_size(&self.next_reply().await?);
+                let restart = self.next_reply().await?;
+                if restart.code() != 350 {
+                    self.health = Health::Broken;
+                    let error = restart.error("start in the middle of the file");
+                    return Err(error.with_kind(ErrorKind::Unsupported).into());
+                }
             }
+            Transfer::ListAll | Transfer::List => {
+                begun.elsewhere = Some(self.next_reply().await?).filter(|inside| !inside.is_ok());
+            }
+            _ => {}
         }
         let reply = self.next_reply().await?;
         if reply.code() / 100 == 1 {
-            return Ok(size);
+            return Ok(begun);
         }
         self.over();
-        Err(Refusal::Said(reply))
+        Err(Refusal::Said(begun.elsewhere.unwrap_or(reply)))
     }
 
     async fn ask_way(&mut self) -> Result<Way, Miss> {
@@ -363,8 +386,8 @@ fn lines(what: Transfer, path: &RemotePath) -> Result<Vec<Vec<u8>>> {
         Transfer::Write(_) | Transfer::WriteAtOnce => vec![line("STOR", path)?],
         Transfer::Append => vec![line("APPE", path)?],
         Transfer::MachineList => vec![line("MLSD", path)?],
-        Transfer::ListAll => vec![b"LIST -a".to_vec()],
-        Transfer::List => vec![b"LIST".to_vec()],
+        Transfer::ListAll => vec![line("CWD", path)?, b"LIST -a".to_vec()],
+        Transfer::List => vec![line("CWD", path)?, b"LIST".to_vec()],
     })
 }
 

@@ -40,6 +40,11 @@ impl Wire {
         }
     }
 
+    /// Returns the longest wait.
+    pub(super) fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
     /// Returns the TCP connection for a TLS handshake; `None` when there was one already.
     pub(super) fn into_plain(self) -> Option<TcpStream> {
         match self.stream {
