@@ -26,6 +26,8 @@ enum Act {
     Take(&'static str),
     /// Says this again and again.
     Repeat(&'static str),
+    /// Says this and closes the connection.
+    Part(&'static str),
     /// Closes the connection.
     HangUp,
     /// Says nothing.
@@ -106,6 +108,7 @@ async fn serve(
             Act::Repeat(text) => loop {
                 control.write_all(text.as_bytes()).await?;
             },
+            Act::Part(text) => return control.write_all(text.as_bytes()).await,
             Act::HangUp => return Ok(()),
             Act::Silence => std::future::pending().await,
         }
@@ -467,6 +470,23 @@ async fn a_port_that_is_gone_is_asked_for_again() {
         assert_eq!(read(&*transport, ReadRange::ALL).await.unwrap(), b"0123456789");
     }
     assert_eq!((peer.heard("USER"), peer.heard("RETR")), (1, 4));
+}
+
+#[tokio::test]
+async fn a_server_that_runs_out_of_ports_costs_no_file() {
+    let asked = std::sync::atomic::AtomicUsize::new(0);
+    let peer = Peer::start(move |_, line| {
+        let unlucky = line == "EPSV" && asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst) % 3 == 2;
+        unlucky.then_some(Act::Part("500 OOPS: vsf_sysutil_bind\r\n"))
+    })
+    .await;
+    let transport = peer.connect().await.unwrap();
+    for _ in 0..8 {
+        assert_eq!(read(&*transport, ReadRange::ALL).await.unwrap(), b"0123456789");
+        write(&*transport, WriteMode::CREATE).await.unwrap();
+        assert_eq!(transport.stat(&path("/f"), Follow::Links).await.unwrap().size, Some(10));
+    }
+    assert!(peer.heard("USER") > 1);
 }
 
 #[tokio::test]

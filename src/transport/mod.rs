@@ -15,6 +15,7 @@ use crate::endpoint::{Endpoint, Scheme};
 use crate::error::Result;
 
 pub mod ftp;
+mod lease;
 pub mod local;
 mod login;
 mod path;

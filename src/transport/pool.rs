@@ -1,7 +1,6 @@
 //! The pool of connections that a backend owns: checked out one user at a time, given back or discarded.
 
 use std::fmt;
-use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,6 +10,7 @@ use tokio::sync::Notify;
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::lease::Lease;
 use crate::error::{Error, ErrorKind, Result};
 
 /// How long the number of connections that a server let in counts as all that it lets in.
@@ -33,7 +33,8 @@ pub(super) struct Pool<C> {
     inner: Arc<Inner<C>>,
 }
 
-struct Inner<C> {
+/// What the pool and its leases share.
+pub(super) struct Inner<C> {
     open: Open<C>,
     state: Mutex<State<C>>,
     changed: Notify,
@@ -155,7 +156,7 @@ impl<C: Pooled> Pool<C> {
     }
 
     fn lease(&self, connection: C) -> Lease<C> {
-        Lease { connection: Some(connection), slot: Slot { inner: Arc::clone(&self.inner) } }
+        Lease::new(connection, Arc::clone(&self.inner))
     }
 }
 
@@ -284,16 +285,50 @@ impl<C: Pooled> Inner<C> {
         drop(state);
         self.refill();
     }
+}
 
-    fn refill(self: &Arc<Self>) {
+/// What a [`Lease`] needs.
+impl<C: Pooled> Inner<C> {
+    /// Takes a connection back, unless there are enough.
+    pub(super) fn take_back(&self, mut connection: C) {
+        let wanted = connection.is_usable();
+        let mut state = self.lock();
+        if wanted && !state.closed && state.wanted.is_none_or(|wanted| state.there <= wanted) {
+            // The lease, which is dropped next, counts one down.
+            state.there += 1;
+            state.idle.push(connection);
+        } else if wanted {
+            drop(state);
+            connection.part();
+        }
+    }
+
+    /// Opens another connection in the place of one that is gone, if it is wanted.
+    pub(super) fn refill(self: &Arc<Self>) {
         let missing = self.lock().count_missing();
         for _ in 0..missing {
             self.start_opening();
         }
     }
+
+    /// Notes that the server could serve no more than are there.
+    pub(super) fn refuse(&self) {
+        self.lock().refuse();
+    }
 }
 
 impl<C> Inner<C> {
+    /// Counts out a connection that was in use.
+    pub(super) fn count_out(&self) {
+        self.lock().there -= 1;
+        self.changed.notify_waiters();
+    }
+
+    /// Notes that something moves.
+    pub(super) fn touch(&self) {
+        self.activity.fetch_add(1, Ordering::Relaxed);
+    }
+
     fn lock(&self) -> MutexGuard<'_, State<C>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -344,75 +379,6 @@ impl<C> Drop for Opening<'_, C> {
         if let Some(inner) = self.0 {
             inner.lock().opening -= 1;
             inner.changed.notify_waiters();
-        }
-    }
-}
-
-/// A place among the connections that are there; frees it when dropped.
-struct Slot<C> {
-    inner: Arc<Inner<C>>,
-}
-
-impl<C> Drop for Slot<C> {
-    fn drop(&mut self) {
-        self.inner.lock().there -= 1;
-        self.inner.changed.notify_waiters();
-    }
-}
-
-/// A connection in use. Dropped without [`Lease::give_back`], it is discarded: nobody knows what state it is in.
-pub(super) struct Lease<C: Pooled> {
-    connection: Option<C>,
-    slot: Slot<C>,
-}
-
-impl<C: Pooled> Lease<C> {
-    /// Puts the connection back for others, or discards it when it broke or is one too many.
-    pub(super) fn give_back(mut self) {
-        let Some(mut connection) = self.connection.take() else { return };
-        if !connection.is_usable() {
-            return;
-        }
-        let mut state = self.slot.inner.lock();
-        if state.closed || state.wanted.is_some_and(|wanted| state.there > wanted) {
-            drop(state);
-            connection.part();
-            return;
-        }
-        // The slot, which is dropped next, counts one down.
-        state.there += 1;
-        state.idle.push(connection);
-    }
-
-    /// Discards the connection, and opens another in its place if it is wanted.
-    pub(super) fn replace(self) {
-        let inner = Arc::clone(&self.slot.inner);
-        drop(self);
-        inner.refill();
-    }
-
-    /// Notes that something moves on this connection.
-    pub(super) fn touch(&self) {
-        self.slot.inner.activity.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-impl<C: Pooled> Deref for Lease<C> {
-    type Target = C;
-
-    fn deref(&self) -> &C {
-        match &self.connection {
-            Some(connection) => connection,
-            None => unreachable!("only give_back takes it, and that consumes the lease"),
-        }
-    }
-}
-
-impl<C: Pooled> DerefMut for Lease<C> {
-    fn deref_mut(&mut self) -> &mut C {
-        match &mut self.connection {
-            Some(connection) => connection,
-            None => unreachable!("only give_back takes it, and that consumes the lease"),
         }
     }
 }

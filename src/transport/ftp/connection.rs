@@ -112,19 +112,28 @@ impl Connection {
         self.asked = Instant::now();
     }
 
+    /// Takes in what the server has to say about the port that was asked for ahead.
+    ///
+    /// # Errors
+    /// When the server ended the connection over that: vsftpd does when it finds no free port.
+    pub(super) async fn settle(&mut self) -> Result<()> {
+        let settled = self.control.settled().await;
+        let refused = self.control.lock().take_refused_port().filter(|reply| reply.code() >= 500);
+        let outcome = match refused {
+            _ if settled.is_err() => settled,
+            Some(reply) if !self.login.give_up_extended() => Err(reply.error("passive mode")),
+            _ => Ok(()),
+        };
+        outcome.inspect_err(|_| self.health = Health::Broken)
+    }
+
     /// Takes the way to the next data connection that was asked for ahead; `None` where that must be asked for now.
     pub(super) async fn take_way(&mut self) -> Result<Option<Way>> {
         if self.asked.elapsed() > TRUST {
             self.control.lock().forget_port();
         }
-        if self.control.lock().expects_port() {
-            self.control.settled().await.inspect_err(|_| self.health = Health::Broken)?;
-        }
-        let mut dialogue = self.control.lock();
-        if dialogue.take_refused_port().is_some_and(|reply| reply.code() >= 500) && self.login.give_up_extended() {
-            tracing::debug!("EPSV doesn't work here, going on with PASV");
-        }
-        Ok(dialogue.take_way())
+        self.settle().await?;
+        Ok(self.control.lock().take_way())
     }
 
     /// Notes after a transfer when no session is left for another one: then TLS 1.2, where one is enough, serves better.

@@ -191,11 +191,6 @@ impl Dialogue {
         self.ahead.push_back(Ahead::Port);
     }
 
-    /// Returns whether the reply to the question for a port is still to come.
-    pub(super) fn expects_port(&self) -> bool {
-        self.ahead.contains(&Ahead::Port)
-    }
-
     /// Gives up the port that was asked for.
     pub(super) fn forget_port(&mut self) {
         (self.way, self.no_port) = (None, None);
@@ -319,11 +314,18 @@ impl Dialogue {
         let mut bytes = [0; CHUNK];
         let mut buffer = ReadBuf::new(&mut bytes);
         let filled = ready!(Pin::new(&mut self.wire).poll_read(cx, &mut buffer));
-        filled.map_err(|e| Error::io("read a reply", e))?;
+        filled.map_err(unreadable)?;
         if buffer.filled().is_empty() {
             return Poll::Ready(Err(Error::new(ErrorKind::ConnectionLost, "the server closed the connection")));
         }
         self.input.extend_from_slice(buffer.filled());
         Poll::Ready(Ok(()))
     }
+}
+
+fn unreadable(error: io::Error) -> Error {
+    // vsftpd says its last words, "500 OOPS", in plain text.
+    let garbled = error.kind() == io::ErrorKind::InvalidData;
+    let error = Error::io("read a reply", error);
+    if garbled { error.with_kind(ErrorKind::ConnectionLost) } else { error }
 }

@@ -15,7 +15,7 @@ use super::look::{Wanted, explain};
 use super::spool::Spool;
 use super::transfer::{Refusal, Transfer, cut};
 use crate::error::{Error, ErrorKind, Result};
-use crate::transport::pool::Lease;
+use crate::transport::lease::Lease;
 use crate::transport::{Entry, EntryStream, RemotePath, escape};
 
 /// Bytes read at once.

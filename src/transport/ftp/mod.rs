@@ -15,7 +15,8 @@ use futures_util::future::join_all;
 
 use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind, Result};
-use crate::transport::pool::{Lease, Pool};
+use crate::transport::lease::Lease;
+use crate::transport::pool::Pool;
 use crate::transport::{
     Algorithm, Capabilities, ConnectOptions, Durability, Entry, EntryStream, Follow, Precision, ReadRange, ReadStream,
     RemotePath, Replace, SetMetadata, Transport, WriteMode, WriteStream,
@@ -77,6 +78,9 @@ pub async fn connect(endpoint: &Endpoint, options: &ConnectOptions) -> Result<Ar
     Ok(Arc::new(ftp))
 }
 
+/// How many connections in a row may turn out to be dead before that is an error.
+const TRIES: u32 = 3;
+
 /// One login at one server.
 struct Ftp {
     login: Arc<Login>,
@@ -98,8 +102,21 @@ impl Ftp {
         })
     }
 
+    /// Returns a connection of the pool on which nothing is left to be said.
     async fn connection(&self) -> Result<Lease<Connection>> {
-        self.pool.checkout().await
+        let mut tries = 0..TRIES;
+        loop {
+            let mut connection = self.pool.checkout().await?;
+            match connection.settle().await {
+                Ok(()) => return Ok(connection),
+                Err(e) if e.kind() == ErrorKind::Timeout => return Err(e),
+                Err(e) if tries.next().is_none() => return Err(e.with_kind(ErrorKind::ConnectionLost)),
+                Err(e) => {
+                    tracing::debug!("{}: going on with one connection less", e.chain());
+                    connection.was_too_many();
+                }
+            }
+        }
     }
 
     /// Runs commands on a connection of the pool.

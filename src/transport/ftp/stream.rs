@@ -9,7 +9,7 @@ use super::look::{Wanted, explain, parse_size, size};
 use super::ops::Settings;
 use super::transfer::{Refusal, Started, Transfer, cut};
 use crate::error::{Error, ErrorKind, Result};
-use crate::transport::pool::Lease;
+use crate::transport::lease::Lease;
 use crate::transport::{Finish, Finished, ReadRange, ReadStream, RemotePath, WriteMode, WriteStream};
 
 /// The most bytes handed over at once.
@@ -119,7 +119,9 @@ impl FtpRead {
             Err(e) => {
                 // Nothing is left that could be brought to an end.
                 self.open = None;
-                Err(Error::io("read", e).at(&self.path))
+                let garbled = e.kind() == std::io::ErrorKind::InvalidData;
+                let error = Error::io("read", e).at(&self.path);
+                Err(if garbled { error.with_kind(ErrorKind::Protocol) } else { error })
             }
         }
     }
@@ -236,6 +238,7 @@ impl WriteStream for FtpWrite {
         let settings = Settings::new(&self.connection, &self.path, last.metadata);
         let mut lines = settings.lines();
         lines.push(line("SIZE", &self.path)?);
+        lines.push(self.connection.login().port_command().into());
         let in_order = self.connection.login().is_in_order();
         let located = |e: Error| e.at(&self.path);
         if in_order {
@@ -252,7 +255,6 @@ impl WriteStream for FtpWrite {
         self.data.take_tickets();
         let located = |e: Error| e.at(&self.path);
         if !in_order {
-            lines.push(self.connection.login().port_command().into());
             self.connection.tell(&lines).await.map_err(located)?;
         }
         let mut replies = Vec::new();
@@ -260,9 +262,7 @@ impl WriteStream for FtpWrite {
             replies.push(self.connection.next_reply().await.map_err(located)?);
         }
         let size = parse_size(&self.connection.next_reply().await.map_err(located)?);
-        if !in_order {
-            self.connection.expect_port();
-        }
+        self.connection.expect_port();
         self.place_is_right(size)?;
         let metadata = settings.judge(&mut self.connection, &self.path, &replies).await;
         self.connection.note_sessions();

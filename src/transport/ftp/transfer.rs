@@ -17,7 +17,7 @@ use super::tls::LoginTls;
 use super::wire::{Stream, Wire};
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::RemotePath;
-use crate::transport::pool::Lease;
+use crate::transport::lease::Lease;
 
 /// How often a data connection that the server can't open just now (425) is asked for again, and the first pause.
 const BUSY_RETRIES: u32 = 5;
@@ -224,7 +224,9 @@ impl Connection {
             }
         }
         let mut lines = lines(what, path)?;
-        self.behind = self.login().is_in_order();
+        // Behind an upload there are other questions first, whose answers shall not depend on there being a free port.
+        let upload = matches!(what, Transfer::Write(_) | Transfer::WriteAtOnce | Transfer::Append);
+        self.behind = self.login().is_in_order() && !upload;
         if self.behind {
             lines.push(self.login().port_command().into());
         }
