@@ -158,6 +158,12 @@ impl Connection {
         self.tls13
     }
 
+    /// Returns whether a handshake that leads to nothing could be one too many: then it waits until the server agrees to
+    /// the transfer.
+    pub(super) fn is_short_of_sessions(&self) -> bool {
+        self.tls13 && self.tls.as_ref().is_some_and(|tls| tls.sessions().are_few())
+    }
+
     fn is_spent(&self) -> bool {
         self.tls13 && self.tls.as_ref().is_some_and(|tls| tls.sessions().are_spent())
     }

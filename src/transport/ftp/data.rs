@@ -41,4 +41,11 @@ impl Data {
             while matches!(self.wire.read_now(&mut [0; 64]), Some(Ok(1..))) {}
         }
     }
+
+    /// Waits for tickets, which come before the first byte: without them the next data connection may not be let in.
+    pub(super) async fn receive_tickets(&mut self) {
+        if self.wire.is_tls13() {
+            let _ = self.wire.read(&mut [0; 64]).await;
+        }
+    }
 }

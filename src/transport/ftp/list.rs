@@ -9,11 +9,12 @@ use jiff::tz::TimeZone;
 
 use super::connection::Connection;
 use super::data::Data;
+use super::ending::cut;
 use super::facts::{Fact, parse_facts};
 use super::listing::{Line, parse_line};
 use super::look::{Wanted, explain};
 use super::spool::Spool;
-use super::transfer::{Refusal, Transfer, cut};
+use super::transfer::{Refusal, Transfer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::lease::Lease;
 use crate::transport::{Entry, EntryStream, RemotePath, escape};

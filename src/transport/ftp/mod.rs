@@ -28,6 +28,7 @@ mod connection;
 mod data;
 mod dial;
 mod dialogue;
+mod ending;
 mod facts;
 mod features;
 mod list;

@@ -5,9 +5,10 @@ use bytes::{Bytes, BytesMut};
 
 use super::connection::{Connection, line};
 use super::data::Data;
+use super::ending::cut;
 use super::look::{Wanted, explain, parse_size, size};
 use super::ops::Settings;
-use super::transfer::{Refusal, Started, Transfer, cut};
+use super::transfer::{Refusal, Started, Transfer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::lease::Lease;
 use crate::transport::{Finish, Finished, ReadRange, ReadStream, RemotePath, WriteMode, WriteStream};
@@ -66,8 +67,9 @@ pub(super) async fn open_write(connection: &mut Connection, path: &RemotePath, m
 
 /// Returns how to make a file: without waiting for the server to agree where that saves a trip that would count.
 fn way_to_create(connection: &Connection, mode: WriteMode) -> Transfer {
+    let may_be = connection.login().data_works() && !connection.is_short_of_sessions();
     match mode {
-        WriteMode::Create { length: Some(..=AT_ONCE), .. } if connection.login().data_works() => Transfer::WriteAtOnce,
+        WriteMode::Create { length: Some(..=AT_ONCE), .. } if may_be => Transfer::WriteAtOnce,
         _ => Transfer::Write(0),
     }
 }

@@ -239,6 +239,12 @@ impl Sessions {
         kept.had_tickets && kept.tickets.is_empty()
     }
 
+    /// Returns whether there were tickets and at most one is left.
+    pub(super) fn are_few(&self) -> bool {
+        let kept = self.lock();
+        kept.had_tickets && kept.tickets.len() < 2
+    }
+
     fn lock(&self) -> MutexGuard<'_, Kept> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

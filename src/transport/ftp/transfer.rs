@@ -5,7 +5,6 @@
 
 use std::time::Duration;
 
-use tokio::runtime::Handle;
 use tokio::time::{sleep, timeout};
 
 use super::connection::{Connection, Health, check, line};
@@ -17,13 +16,12 @@ use super::tls::LoginTls;
 use super::wire::{Stream, Wire};
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::RemotePath;
-use crate::transport::lease::Lease;
 
 /// How often a data connection that the server can't open just now (425) is asked for again, and the first pause.
 const BUSY_RETRIES: u32 = 5;
 const BUSY_PAUSE: Duration = Duration::from_millis(10);
 /// How long the server may take to say what it thinks of a data connection that broke.
-const LAST_WORDS: Duration = Duration::from_secs(3);
+pub(super) const LAST_WORDS: Duration = Duration::from_secs(3);
 
 /// What a data connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,84 +119,6 @@ impl Connection {
         }
     }
 
-    /// Waits until the server agrees to what was begun at once.
-    pub(super) async fn agreed(&mut self) -> Result<(), Refusal> {
-        let reply = self.next_reply().await?;
-        if reply.code() / 100 == 1 {
-            return Ok(());
-        }
-        self.over();
-        Err(self.refused(reply))
-    }
-
-    /// Asks, at the end of what a transfer brought, for the port of the next one.
-    pub(super) async fn ask_behind(&mut self) -> Result<()> {
-        if !self.behind {
-            self.tell(&[self.login().port_command().into()]).await?;
-            self.behind = true;
-        }
-        Ok(())
-    }
-
-    /// Waits for the server's last word on a transfer, which must be that all went well.
-    pub(super) async fn complete(&mut self) -> Result<Reply, Refusal> {
-        let reply = self.next_reply().await?;
-        self.over();
-        if reply.is_ok() {
-            return Ok(reply);
-        }
-        self.health = Health::Broken;
-        Err(self.refused(reply))
-    }
-
-    /// Makes the error of a data connection that broke; what the server says counts more than how.
-    pub(super) async fn why_broken(&mut self, error: std::io::Error) -> Refusal {
-        let last_words = async {
-            loop {
-                match self.next_reply().await {
-                    Ok(reply) if reply.code() / 100 == 1 => {}
-                    other => return other,
-                }
-            }
-        };
-        let said = timeout(LAST_WORDS, last_words).await;
-        self.health = Health::Broken;
-        match said {
-            Ok(Ok(reply)) if reply.code() >= 400 => self.refused(reply),
-            _ => Refusal::Failed(Error::io("data connection", error)),
-        }
-    }
-
-    /// Tells what a refusal of a transfer means.
-    fn refused(&mut self, reply: Reply) -> Refusal {
-        match reply.code() {
-            // The server demands a resumed session and doesn't take ours for one.
-            // ProFTPD says no more than that it was "unable to build data connection".
-            425 | 426 | 435 | 522 if mentions_tls(&reply) || (self.is_tls13() && reply.code() == 425) => {
-                let error = reply.error("TLS on the data connection").with_kind(ErrorKind::Tls);
-                Refusal::Failed(self.without_tls13(error))
-            }
-            _ => Refusal::Said(reply),
-        }
-    }
-
-    /// Makes new connections use TLS 1.2 when this one has 1.3; then a fresh attempt can succeed.
-    fn without_tls13(&mut self, error: Error) -> Error {
-        self.health = Health::Broken;
-        if !self.is_tls13() || !self.login().give_up_tls13() {
-            return error;
-        }
-        tracing::debug!("{error}: going on with TLS 1.2");
-        error.with_kind(ErrorKind::ConnectionLost)
-    }
-
-    /// Notes that the server has said its last word on a transfer: what it says next is about the next one's port.
-    fn over(&mut self) {
-        if std::mem::take(&mut self.behind) {
-            self.expect_port();
-        }
-    }
-
     async fn attempt(&mut self, what: Transfer, path: &RemotePath) -> Result<Started, Miss> {
         let mut way = match self.take_way().await? {
             Some(way) => way,
@@ -243,6 +163,8 @@ impl Connection {
         let begun = if what == Transfer::WriteAtOnce {
             opened = Some(opening.as_mut().await);
             Ok(Begun::default())
+        } else if self.is_short_of_sessions() {
+            self.begun(what).await
         } else {
             let begun = self.begun(what);
             tokio::pin!(begun);
@@ -274,7 +196,7 @@ impl Connection {
                 let data = Data::new(wire);
                 match begun.elsewhere {
                     Some(refused) => {
-                        self.cut(data).await?;
+                        self.let_pass(data).await?;
                         Err(Miss::Final(Refusal::Said(refused)))
                     }
                     None => Ok(Started { data, size: begun.size, agreed: what != Transfer::WriteAtOnce }),
@@ -332,35 +254,6 @@ impl Connection {
     }
 }
 
-/// Breaks a transfer off and sees in the background to it that its connection can be used again, or is replaced.
-pub(super) fn cut(mut connection: Lease<Connection>, data: Data) {
-    if let Ok(runtime) = Handle::try_current() {
-        runtime.spawn(async move {
-            match connection.cut(data).await {
-                Ok(()) => connection.give_back(),
-                Err(_) => connection.replace(),
-            }
-        });
-    }
-}
-
-impl Connection {
-    /// Breaks a transfer off, and reads what the server says about that, up to its answer to the next question.
-    pub(super) async fn cut(&mut self, data: Data) -> Result<()> {
-        drop(data);
-        let was_behind = self.behind;
-        let into_step = async {
-            let _ = self.next_reply().await?;
-            self.over();
-            if !was_behind {
-                self.ask_ahead().await?;
-            }
-            self.control.settled().await
-        };
-        timeout(LAST_WORDS, into_step).await.unwrap_or_else(|_| Err(ErrorKind::Timeout.into()))
-    }
-}
-
 /// Why a data connection was not made.
 enum Closed {
     Unreachable(std::io::Error),
@@ -391,9 +284,4 @@ fn lines(what: Transfer, path: &RemotePath) -> Result<Vec<Vec<u8>>> {
         Transfer::ListAll => vec![line("CWD", path)?, b"LIST -a".to_vec()],
         Transfer::List => vec![line("CWD", path)?, b"LIST".to_vec()],
     })
-}
-
-fn mentions_tls(reply: &Reply) -> bool {
-    let words = reply.words().to_ascii_lowercase();
-    ["ssl", "tls", "session reuse"].iter().any(|word| words.contains(word))
 }
