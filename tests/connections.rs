@@ -152,7 +152,8 @@ fn an_sftp_server_that_lets_two_in_gets_two_and_no_file_fails() {
         let scene = Scene::new(&server, way, 24 * MIB, 100);
         let summary = scene.go(&server, server.port, address, &[]);
         assert_eq!((&summary["failed"], &summary["done"]), (&0.into(), &101.into()));
-        assert_eq!(scene.remembered(), 2);
+        // On a busy machine the second may not have been worth it.
+        assert!((1..=2).contains(&scene.remembered()), "{}", scene.remembered());
         assert_eq!(statistic(&mut cap, "most_at_once"), 2);
     }
 }
