@@ -56,8 +56,8 @@ fn sink() -> (Arc<Sink>, Receiver<Bytes>, Receiver<Error>) {
 }
 
 impl Inbound for Sink {
-    fn data(&self, bytes: Bytes) {
-        let _ = self.data.send(bytes);
+    fn data(&self, bytes: &[u8]) {
+        let _ = self.data.send(Bytes::copy_from_slice(bytes));
     }
 
     fn closed(&self, reason: Error) {

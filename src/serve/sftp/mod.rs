@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use russh::keys::PrivateKey;
 use russh::server::{Auth, ChannelOpenHandle, Config, Handler, Msg, PublicKeyOffer, Session, VerifiedPublicKey};
 use russh::{Channel, ChannelId, ChannelWriteHalf, MethodKind, MethodSet, Preferred, compression};
@@ -200,7 +199,7 @@ impl Handler for Client {
 
     async fn data(&mut self, id: ChannelId, data: &[u8], session: &mut Session) -> Result<(), Failure> {
         let Some(sftp) = self.running.get_mut(&id) else { return Ok(()) };
-        if let Err(error) = sftp.feed(Bytes::copy_from_slice(data)).await {
+        if let Err(error) = sftp.feed(data).await {
             tracing::warn!(peer = %self.peer, error = error.chain(), "the SFTP session is ended");
             self.running.remove(&id);
             session.close(id)?;

@@ -13,7 +13,7 @@ use crate::serve::digest;
 use crate::serve::long_name::long_name;
 use crate::serve::root::{Item, Listing, Root, WriteFlags, set_file_mode, set_file_times};
 use crate::transport::sftp::wire::{
-    Attrs, CheckFile, CheckedFile, CopyData, Name, OpenFlags, Payload, Response, StatVfs, StatusCode,
+    Attrs, CheckFile, CheckedFile, CopyData, Name, OpenFlags, Response, StatVfs, StatusCode,
 };
 use crate::transport::{Algorithm, RemotePath, Replace};
 
@@ -82,19 +82,11 @@ pub(super) fn read(file: &OpenFile, id: u32, offset: u64, length: u32) -> io::Re
     Ok(packet.into())
 }
 
-pub(super) fn write(file: &OpenFile, mut offset: u64, data: Payload) -> io::Result<()> {
+pub(super) fn write(file: &OpenFile, offset: u64, data: &[u8]) -> io::Result<()> {
     if !file.writable {
         return Err(io::ErrorKind::PermissionDenied.into());
     }
-    for piece in data.into_pieces() {
-        if file.append {
-            io::Write::write_all(&mut &file.file, &piece)?;
-        } else {
-            file.file.write_all_at(&piece, offset)?;
-            offset += piece.len() as u64;
-        }
-    }
-    Ok(())
+    if file.append { io::Write::write_all(&mut &file.file, data) } else { file.file.write_all_at(data, offset) }
 }
 
 pub(super) fn read_dir(listing: &mut Listing, left_over: &mut Option<Item>) -> io::Result<Response> {
@@ -283,7 +275,7 @@ mod tests {
         let packet = read(&file, 9, 1000, 300_000).unwrap();
         let codec = Response::Data(Bytes::from(content[1000..].to_vec()).into()).encode(9).into_bytes();
         assert_eq!(packet, codec);
-        let packet = Frames::new(MAX_PACKET).next(&mut packet.clone()).unwrap().unwrap();
+        let packet = Frames::new(MAX_PACKET).next(&mut &packet[..]).unwrap().unwrap();
         assert_eq!(Response::decode(packet).unwrap().0, 9);
         assert_eq!(read(&file, 9, 5000, 1).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
         assert_eq!(read(&file, 9, u64::MAX, 1).unwrap_err().kind(), io::ErrorKind::InvalidInput);

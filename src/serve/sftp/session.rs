@@ -62,7 +62,7 @@ impl Sftp {
     ///
     /// # Errors
     /// When the client breaks the protocol or asks for too much at once; the channel is of no use any more.
-    pub(super) async fn feed(&mut self, mut data: Bytes) -> Result<()> {
+    pub(super) async fn feed(&mut self, mut data: &[u8]) -> Result<()> {
         while let Some(packet) = self.frames.next(&mut data)? {
             self.take(packet)?;
         }
@@ -101,7 +101,7 @@ impl Sftp {
             Request::Write(handle, offset, data) => {
                 let kind = Kind::Write(data.len() as u64);
                 self.with_file(id, &handle, kind, move |open| {
-                    Ok(status(open.file().and_then(|file| requests::write(file, offset, data))))
+                    Ok(status(open.file().and_then(|file| requests::write(file, offset, &data))))
                 });
             }
             Request::Fstat(handle) => self.with_file(id, &handle, Kind::Look, |open| match open {

@@ -3,7 +3,6 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
 
 use super::mux::{Answer, Mux};
@@ -79,9 +78,14 @@ impl Channel {
         self.state().ended.is_none()
     }
 
-    /// Returns the shortest time that any answer took.
-    pub(super) fn fastest(&self) -> Duration {
-        self.state().mux.fastest()
+    /// Returns the shortest time that an answer took lately.
+    pub(super) fn round_trip(&self) -> Option<Duration> {
+        self.state().mux.flow().round_trip()
+    }
+
+    /// Returns how many bytes of files may be under way.
+    pub(super) fn window(&self) -> usize {
+        self.state().mux.flow().window()
     }
 
     /// A thread that panicked can't have left the state half-changed in a way that matters: the channel ends.
@@ -116,7 +120,7 @@ impl Channel {
 }
 
 impl Inbound for Channel {
-    fn data(&self, bytes: Bytes) {
+    fn data(&self, bytes: &[u8]) {
         let mut state = self.state();
         if state.ended.is_some() {
             return;

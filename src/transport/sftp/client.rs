@@ -28,8 +28,6 @@ const DEFAULT_HANDLES: usize = 64;
 const FIRST_HANDLES: usize = 32;
 /// The most handles open at once.
 const MAX_HANDLES: usize = 256;
-/// Bytes asked for, or arrived and not yet taken, of all files together.
-const READ_BUDGET: usize = 64 << 20;
 
 /// An SFTP channel; clones share it. It ends when the last clone and the last file are dropped.
 #[derive(Debug, Clone)]
@@ -42,7 +40,8 @@ struct Inner {
     extensions: HashMap<Bytes, Bytes>,
     limits: Mutex<ServerLimits>,
     handles: Arc<Semaphore>,
-    read_budget: AtomicUsize,
+    /// Bytes of files asked for or sent, and not yet taken or confirmed.
+    under_way: AtomicUsize,
     claims: Arc<()>,
     timeout: Duration,
 }
@@ -107,7 +106,7 @@ impl Client {
             extensions,
             handles: Arc::new(Semaphore::new(limits.handles)),
             limits: Mutex::new(limits),
-            read_budget: AtomicUsize::new(READ_BUDGET),
+            under_way: AtomicUsize::new(0),
             claims: Arc::new(()),
             timeout,
         })))
@@ -164,26 +163,26 @@ impl Client {
         self.0.timeout
     }
 
-    /// Returns whether an answer that took so long was held up by others in front of it rather than by the distance.
-    pub(super) fn is_saturated(&self, took: Duration) -> bool {
-        took > self.0.channel.fastest().saturating_mul(2)
+    /// Returns the shortest time that an answer took lately.
+    pub(super) fn round_trip(&self) -> Option<Duration> {
+        self.0.channel.round_trip()
     }
 
-    /// Returns the shortest time that any answer took.
-    pub(super) fn round_trip(&self) -> Duration {
-        let fastest = self.0.channel.fastest();
-        // Before the first answer it is unknown.
-        if fastest == Duration::MAX { Duration::ZERO } else { fastest }
+    /// Takes `length` bytes of what all streams of this channel together may have under way; whether there were as many
+    /// left.
+    pub(super) fn take_window(&self, length: usize) -> bool {
+        let window = self.0.channel.window();
+        let take = |taken: usize| taken.checked_add(length).filter(|taken| *taken <= window);
+        self.0.under_way.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
     }
 
-    /// Takes `length` bytes of what all reads together may have under way; whether there were as many left.
-    pub(super) fn take_read_budget(&self, length: usize) -> bool {
-        let take = |left: usize| left.checked_sub(length);
-        self.0.read_budget.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
+    /// Takes `length` bytes even if there are not as many left.
+    pub(super) fn overdraw_window(&self, length: usize) {
+        self.0.under_way.fetch_add(length, Ordering::Relaxed);
     }
 
-    pub(super) fn return_read_budget(&self, length: usize) {
-        self.0.read_budget.fetch_add(length, Ordering::Relaxed);
+    pub(super) fn return_window(&self, length: usize) {
+        self.0.under_way.fetch_sub(length, Ordering::Relaxed);
     }
 
     /// Queues a request; its answer can be waited for later.

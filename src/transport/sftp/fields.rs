@@ -1,98 +1,8 @@
 //! The fields that packets are made of.
 
-use std::collections::VecDeque;
-
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::error::{Error, ErrorKind, Result};
-
-/// Pieces shorter than this are copied together, so that a peer who sends single bytes can't make us hold each of them
-/// in a buffer of its own.
-const SMALL_PIECE: usize = 4096;
-
-/// Bytes in pieces, in order, as they arrived.
-#[derive(Debug, Clone, Default)]
-pub struct Payload {
-    pieces: VecDeque<Bytes>,
-    tail: BytesMut,
-    len: usize,
-}
-
-impl Payload {
-    /// Returns the number of bytes.
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Returns whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// Adds bytes at the end; without copying unless they are few.
-    pub fn push(&mut self, piece: Bytes) {
-        self.len += piece.len();
-        if piece.len() < SMALL_PIECE {
-            self.tail.extend_from_slice(&piece);
-            if self.tail.len() >= SMALL_PIECE {
-                self.flush();
-            }
-            return;
-        }
-        self.flush();
-        self.pieces.push_back(piece);
-    }
-
-    /// Returns the pieces, none of them empty.
-    pub fn into_pieces(mut self) -> VecDeque<Bytes> {
-        self.flush();
-        self.pieces
-    }
-
-    /// Returns all of it in one piece; copies only if there are several.
-    pub fn into_bytes(mut self) -> Bytes {
-        self.flush();
-        if self.pieces.len() <= 1 {
-            return self.pieces.pop_front().unwrap_or_default();
-        }
-        let mut all = BytesMut::with_capacity(self.len);
-        all.extend(self.pieces);
-        all.freeze()
-    }
-
-    fn flush(&mut self) {
-        if !self.tail.is_empty() {
-            self.pieces.push_back(self.tail.split().freeze());
-        }
-    }
-
-    fn truncate(&mut self, len: usize) {
-        while self.len > len {
-            let Some(last) = self.pieces.back_mut() else { return };
-            let keep = last.len().saturating_sub(self.len - len);
-            self.len -= last.len() - keep;
-            match keep {
-                0 => drop(self.pieces.pop_back()),
-                _ => last.truncate(keep),
-            }
-        }
-    }
-}
-
-impl From<Bytes> for Payload {
-    fn from(bytes: Bytes) -> Self {
-        let len = bytes.len();
-        Self { pieces: VecDeque::from_iter((len > 0).then_some(bytes)), tail: BytesMut::new(), len }
-    }
-}
-
-impl PartialEq for Payload {
-    fn eq(&self, other: &Self) -> bool {
-        self.clone().into_bytes() == other.clone().into_bytes()
-    }
-}
-
-impl Eq for Payload {}
 
 /// A file's attributes; `None` is not on the wire. Extended pairs are skipped.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -141,11 +51,10 @@ impl Attrs {
 
 /// Reads a packet's fields in order; every length is checked against what is there.
 #[derive(Debug)]
-pub(super) struct Fields(Payload);
+pub(super) struct Fields(Bytes);
 
 impl Fields {
-    pub(super) fn new(mut body: Payload) -> Self {
-        body.flush();
+    pub(super) fn new(body: Bytes) -> Self {
         Self(body)
     }
 
@@ -157,33 +66,30 @@ impl Fields {
         self.0.len()
     }
 
-    pub(super) fn rest(self) -> Payload {
+    pub(super) fn rest(self) -> Bytes {
         self.0
     }
 
     pub(super) fn u8(&mut self) -> Result<u8> {
-        Ok(self.fixed::<1>()?[0])
+        self.check(1)?;
+        Ok(self.0.get_u8())
     }
 
     pub(super) fn u32(&mut self) -> Result<u32> {
-        Ok(u32::from_be_bytes(self.fixed()?))
+        self.check(4)?;
+        Ok(self.0.get_u32())
     }
 
     pub(super) fn u64(&mut self) -> Result<u64> {
-        Ok(u64::from_be_bytes(self.fixed()?))
+        self.check(8)?;
+        Ok(self.0.get_u64())
     }
 
+    /// Reads a string: a slice of what came in.
     pub(super) fn string(&mut self) -> Result<Bytes> {
         let length = self.u32()? as usize;
-        self.take(length)
-    }
-
-    /// Reads a string to the end of its packet without putting its pieces together; what follows it is dropped.
-    pub(super) fn payload(mut self) -> Result<Payload> {
-        let length = self.u32()? as usize;
         self.check(length)?;
-        self.0.truncate(length);
-        Ok(self.0)
+        Ok(self.0.split_to(length))
     }
 
     pub(super) fn attrs(&mut self) -> Result<Attrs> {
@@ -211,37 +117,6 @@ impl Fields {
             return Err(broken(format!("a count of {count} in a packet too short for it")));
         }
         Ok(count)
-    }
-
-    fn take(&mut self, length: usize) -> Result<Bytes> {
-        self.check(length)?;
-        if let Some(first) = self.0.pieces.front_mut().filter(|first| first.len() > length) {
-            self.0.len -= length;
-            return Ok(first.split_to(length));
-        }
-        let mut taken = BytesMut::zeroed(length);
-        self.copy(&mut taken);
-        Ok(taken.freeze())
-    }
-
-    fn fixed<const N: usize>(&mut self) -> Result<[u8; N]> {
-        self.check(N)?;
-        let mut taken = [0; N];
-        self.copy(&mut taken);
-        Ok(taken)
-    }
-
-    fn copy(&mut self, mut into: &mut [u8]) {
-        self.0.len -= into.len();
-        while let Some(first) = self.0.pieces.front_mut().filter(|_| !into.is_empty()) {
-            let length = into.len().min(first.len());
-            let (now, later) = into.split_at_mut(length);
-            first.copy_to_slice(now);
-            into = later;
-            if first.is_empty() {
-                self.0.pieces.pop_front();
-            }
-        }
     }
 
     fn check(&self, length: usize) -> Result<()> {

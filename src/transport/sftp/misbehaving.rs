@@ -337,7 +337,7 @@ async fn text_before_the_protocol_gets_a_hint() {
     #[async_trait]
     impl Session for Chatty {
         async fn subsystem(&self, _: &str, inbound: Arc<dyn Inbound>) -> Result<Box<dyn Outbound>> {
-            inbound.data(Bytes::from_static(b"Welcome to our server!\n"));
+            inbound.data(b"Welcome to our server!\n");
             Ok(Box::new(Sink))
         }
         async fn exec(&self, _: &[u8]) -> Result<Vec<u8>> {

@@ -23,6 +23,7 @@ use super::{
 use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind, Result};
 
+mod buffers;
 mod calls;
 mod channel;
 mod client;
@@ -30,6 +31,7 @@ mod digest;
 mod entry;
 mod explain;
 mod fields;
+mod flow;
 mod lanes;
 mod list;
 #[cfg(test)]

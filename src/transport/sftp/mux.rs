@@ -3,12 +3,13 @@
 //! Bytes that arrive are fed in, bytes to send are taken out; what happens in between is the same over every engine.
 
 use std::collections::{HashMap, VecDeque};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::fields::broken;
+use super::flow::{Flow, Mark};
 use super::request::{Extended, Request};
 use super::response::{Response, StatusCode};
 use super::wire::{Frame, Frames, Hello, MAX_PACKET, Packet};
@@ -23,8 +24,6 @@ const CHUNK: usize = 64 * 1024;
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) response: Response,
-    /// Time from request to answer.
-    pub(super) took: Duration,
     /// The place among the open handles that the request held.
     pub(super) slot: Option<OwnedSemaphorePermit>,
 }
@@ -41,7 +40,7 @@ pub(super) struct Mux {
     tail: BytesMut,
     queued: usize,
     whole_file: usize,
-    fastest: Duration,
+    flow: Flow,
     progress: Instant,
 }
 
@@ -50,7 +49,9 @@ struct Waiting {
     reply: oneshot::Sender<Answer>,
     expected: Expected,
     whole_file: bool,
-    sent: Instant,
+    /// Bytes of a file that a good answer stands for, if that isn't DATA.
+    written: usize,
+    mark: Mark,
     slot: Option<OwnedSemaphorePermit>,
 }
 
@@ -77,7 +78,7 @@ impl Mux {
             tail: BytesMut::new(),
             queued: 0,
             whole_file: 0,
-            fastest: Duration::MAX,
+            flow: Flow::new(now),
             progress: now,
         };
         mux.push(hello.encode_init());
@@ -88,7 +89,7 @@ impl Mux {
     ///
     /// # Errors
     /// `Protocol`: the channel is of no use any more.
-    pub(super) fn feed(&mut self, mut bytes: Bytes, now: Instant) -> Result<()> {
+    pub(super) fn feed(&mut self, mut bytes: &[u8], now: Instant) -> Result<()> {
         self.progress = now;
         while let Some(packet) = self.frames.next(&mut bytes)? {
             match self.hello.take() {
@@ -112,9 +113,11 @@ impl Mux {
         }
         let (reply, receiver) = oneshot::channel();
         let (expected, whole_file) = (expected(&request), works_on_whole_file(&request));
+        let written = if let Request::Write(_, _, data) = &request { data.len() } else { 0 };
         let id = self.free_id();
         self.whole_file += usize::from(whole_file);
-        self.waiting.insert(id, Waiting { reply, expected, whole_file, sent: now, slot });
+        let mark = self.flow.mark(now);
+        self.waiting.insert(id, Waiting { reply, expected, whole_file, written, mark, slot });
         self.push(request.encode(id));
         receiver
     }
@@ -146,9 +149,9 @@ impl Mux {
         self.hello.is_none()
     }
 
-    /// Returns the shortest time that any answer took: the link's round trip, near enough.
-    pub(super) fn fastest(&self) -> Duration {
-        self.fastest
+    /// Returns what was measured of the link.
+    pub(super) fn flow(&self) -> &Flow {
+        &self.flow
     }
 
     /// Returns when the last bytes arrived or went out, or the first request after a pause was queued.
@@ -178,10 +181,10 @@ impl Mux {
         if !fits(&response, waiting.expected) {
             return Err(broken("an answer that doesn't fit the request"));
         }
-        let took = now.saturating_duration_since(waiting.sent);
         self.whole_file -= usize::from(waiting.whole_file);
-        self.fastest = self.fastest.min(took);
-        if let Err(unwanted) = waiting.reply.send(Answer { response, took, slot: waiting.slot })
+        let bytes = if let Response::Data(data) = &response { data.len() } else { waiting.written };
+        self.flow.delivered(waiting.mark, bytes, now);
+        if let Err(unwanted) = waiting.reply.send(Answer { response, slot: waiting.slot })
             && let Response::Handle(handle) = unwanted.response
         {
             drop(self.request(Request::Close(handle), unwanted.slot, now));
@@ -202,18 +205,13 @@ impl Mux {
     fn push(&mut self, frame: Frame) {
         self.queued += frame.len();
         self.tail.extend_from_slice(&frame.head);
-        let copied = frame.payload.len() <= COPY_UP_TO;
-        for mut piece in frame.payload.into_pieces() {
-            if copied {
-                self.tail.extend_from_slice(&piece);
-                continue;
-            }
-            if !self.tail.is_empty() {
-                self.output.push_back(self.tail.split().freeze());
-            }
-            while !piece.is_empty() {
-                self.output.push_back(piece.split_to(CHUNK.min(piece.len())));
-            }
+        if frame.payload.len() <= COPY_UP_TO {
+            return self.tail.extend_from_slice(&frame.payload);
+        }
+        self.output.push_back(self.tail.split().freeze());
+        let mut payload = frame.payload;
+        while !payload.is_empty() {
+            self.output.push_back(payload.split_to(CHUNK.min(payload.len())));
         }
     }
 }

@@ -1,7 +1,6 @@
 //! Reading a file with many READs under way, handed over in order.
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -14,16 +13,12 @@ use super::response::{Response, StatusCode};
 use crate::error::Result;
 use crate::transport::{ReadRange, ReadStream, RemotePath};
 
-/// Bytes under way at the start, where it is known that the file has as many.
-const FIRST_WINDOW: usize = 4 << 20;
-/// The most bytes under way for one file.
-const MAX_WINDOW: usize = 64 << 20;
-/// READs under way at the start at most, whatever their size.
-const FIRST_REQUESTS: usize = 64;
 /// READs under way at most, whatever their size.
 const MAX_REQUESTS: usize = 512;
 /// READs under way while nobody knows how long the file is.
 const BLIND_REQUESTS: usize = 2;
+/// The longest READ that is sent when others have taken all that may be under way: one packet of SSH.
+const OVERDRAFT: u32 = 32 * 1024;
 /// The smallest READ, for servers that keep answering with less than was asked.
 const LEAST_LENGTH: u32 = 4096;
 /// Answers without a byte in a row, after which the server is taken for broken.
@@ -31,10 +26,8 @@ const EMPTY_ANSWERS: u32 = 3;
 
 /// A file being read.
 ///
-/// **The window.** It starts with 4 MiB and grows by one READ with each answer, up to 64 MiB, as long as answers come
-/// within twice the shortest time that any took on this connection: longer ones queue behind others, so the link or the
-/// server is busy already. It grows only while the caller has to wait for bytes: once it did, the answers of one window
-/// may grow it.
+/// How much may be under way, all streams of a channel share (see [`super::flow`]); what arrived and was not taken
+/// counts, so that a slow reader holds no more in memory. A stream that gets nothing of it has one short READ under way.
 ///
 /// Nothing is asked for behind `range.end`, or where that is unknown, behind the size that FSTAT tells, but for one
 /// READ at a time that finds out whether the file has grown.
@@ -49,12 +42,9 @@ pub(super) struct SftpRead {
     /// Where the file probably ends; asked for when nobody said.
     size: Size,
     length: u32,
-    window: usize,
-    /// How many answers may still grow the window.
-    growth: usize,
     in_flight: VecDeque<Part>,
-    ready: VecDeque<Bytes>,
-    /// Budget taken by what is in `ready`.
+    ready: Bytes,
+    /// What the caller took last: still in memory, perhaps.
     held: usize,
     empty_answers: u32,
     _claim: Claim,
@@ -73,8 +63,6 @@ struct Part {
     answer: Pending,
     offset: u64,
     length: u32,
-    /// Budget that it holds: 0 when it was sent beyond the budget.
-    budget: usize,
     /// The length of the short answer that this READ completes.
     completes: Option<u32>,
 }
@@ -86,7 +74,6 @@ impl SftpRead {
             Some(end) => Size::Known(end),
             None => Size::Asked(file.client.request(Request::Fstat(file.handle()))),
         };
-        let window = FIRST_WINDOW.min(FIRST_REQUESTS * length as usize);
         let mut read = Self {
             file: Some(file),
             path,
@@ -94,10 +81,8 @@ impl SftpRead {
             end: range.end,
             size,
             length,
-            window,
-            growth: 0,
             in_flight: VecDeque::new(),
-            ready: VecDeque::new(),
+            ready: Bytes::new(),
             held: 0,
             empty_answers: 0,
             _claim: claim,
@@ -106,19 +91,20 @@ impl SftpRead {
         read
     }
 
-    /// Sends READs until the window is full.
+    /// Sends READs until as much is under way as may be.
     fn fill(&mut self) {
         self.learn_size();
-        while let Some(length) = self.next_length() {
+        while let Some(mut length) = self.next_length() {
             let Some(file) = &self.file else { return };
-            let budget = length as usize;
-            let taken = file.client.take_read_budget(budget);
-            if !taken && !self.in_flight.is_empty() {
-                return;
+            if !file.client.take_window(length as usize) {
+                if !self.in_flight.is_empty() {
+                    return;
+                }
+                length = length.min(OVERDRAFT);
+                file.client.overdraw_window(length as usize);
             }
-            let budget = if taken { budget } else { 0 };
             let answer = file.client.request(Request::Read(file.handle(), self.next, length));
-            self.in_flight.push_back(Part { answer, offset: self.next, length, budget, completes: None });
+            self.in_flight.push_back(Part { answer, offset: self.next, length, completes: None });
             self.next += u64::from(length);
         }
     }
@@ -127,14 +113,12 @@ impl SftpRead {
     fn next_length(&self) -> Option<u32> {
         let left = self.end.map_or(u64::MAX, |end| end.saturating_sub(self.next));
         let length = u32::try_from(left).unwrap_or(u32::MAX).min(self.length);
-        let full = match self.size {
-            Size::Known(size) if self.next >= size => !self.in_flight.is_empty(),
-            Size::Known(_) => (self.in_flight.len() + 1) * self.length as usize > self.window,
-            Size::Asked(_) | Size::Unknown => self.in_flight.len() >= BLIND_REQUESTS,
+        let most = match self.size {
+            Size::Known(size) if self.next >= size => 1,
+            Size::Known(_) => MAX_REQUESTS,
+            Size::Asked(_) | Size::Unknown => BLIND_REQUESTS,
         };
-        // The window is never too small for one READ.
-        let full = full && !self.in_flight.is_empty();
-        (length > 0 && !full).then_some(length)
+        (length > 0 && self.in_flight.len() < most).then_some(length)
     }
 
     fn learn_size(&mut self) {
@@ -155,51 +139,32 @@ impl SftpRead {
     /// Waits for the answer that is next in order and puts its bytes into `ready`; `false` at the end of the file.
     async fn receive(&mut self) -> Result<bool> {
         let Some(part) = self.in_flight.front_mut() else { return Ok(false) };
-        let early = part.answer.try_answer()?;
-        let answer = if let Some(answer) = early {
-            answer
-        } else {
-            let answer = part.answer.answer().await?;
-            self.growth = self.in_flight.len();
-            answer
-        };
+        let answer = part.answer.answer().await?;
         let Some(part) = self.in_flight.pop_front() else { return Ok(false) };
         match answer.response {
             Response::Data(data) => {
-                let got = data.len();
-                self.grow(answer.took);
-                self.ready = data.into_pieces();
-                self.complete(&part, u32::try_from(got).unwrap_or(u32::MAX))
+                let got = u32::try_from(data.len()).unwrap_or(u32::MAX);
+                self.ready = data;
+                self.complete(&part, got)
             }
             Response::Status(status) if status.code == StatusCode::EOF => {
-                self.return_budget(part.budget);
+                self.return_window(part.length as usize);
                 Ok(false)
             }
             other => {
-                self.return_budget(part.budget);
+                self.return_window(part.length as usize);
                 Err(unwanted(&other, "read"))
             }
-        }
-    }
-
-    fn grow(&mut self, took: Duration) {
-        if self.growth == 0 {
-            return;
-        }
-        self.growth -= 1;
-        if self.file.as_ref().is_some_and(|file| !file.client.is_saturated(took)) {
-            let most = MAX_WINDOW.min(MAX_REQUESTS * self.length as usize);
-            self.window = (self.window + self.length as usize).min(most);
         }
     }
 
     /// Asks again for what a short answer left out.
     fn complete(&mut self, part: &Part, got: u32) -> Result<bool> {
         let missing = part.length.saturating_sub(got);
-        self.held = part.budget.min(got as usize);
-        self.return_budget(part.budget - self.held);
+        self.held = got as usize;
         self.empty_answers = if got == 0 { self.empty_answers + 1 } else { 0 };
         if self.empty_answers >= EMPTY_ANSWERS {
+            self.return_window(missing as usize);
             return Err(broken("DATA without a byte, again and again"));
         }
         if let Some(short) = part.completes.filter(|_| got > 0) {
@@ -208,24 +173,24 @@ impl SftpRead {
         }
         if let Some(file) = self.file.as_ref().filter(|_| missing > 0) {
             let offset = part.offset + u64::from(got);
-            let budget = if file.client.take_read_budget(missing as usize) { missing as usize } else { 0 };
             let answer = file.client.request(Request::Read(file.handle(), offset, missing));
             let completes = Some(if got > 0 { got } else { part.completes.unwrap_or(part.length) });
-            self.in_flight.push_front(Part { answer, offset, length: missing, budget, completes });
+            self.in_flight.push_front(Part { answer, offset, length: missing, completes });
         }
         Ok(true)
     }
 
-    fn return_budget(&self, length: usize) {
+    fn return_window(&self, length: usize) {
         if let Some(file) = &self.file {
-            file.client.return_read_budget(length);
+            file.client.return_window(length);
         }
     }
 
     /// Closes the file; what is still under way is discarded as it arrives.
     fn end(&mut self) {
-        let budget = std::mem::take(&mut self.held) + self.in_flight.iter().map(|part| part.budget).sum::<usize>();
-        self.return_budget(budget);
+        let under_way = self.in_flight.iter().map(|part| part.length as usize).sum::<usize>();
+        let held = std::mem::take(&mut self.held);
+        self.return_window(held + under_way);
         self.in_flight.clear();
         self.size = Size::Unknown;
         self.file = None;
@@ -236,11 +201,11 @@ impl SftpRead {
 impl ReadStream for SftpRead {
     async fn read(&mut self) -> Result<Bytes> {
         loop {
-            if let Some(piece) = self.ready.pop_front() {
-                return Ok(piece);
+            if !self.ready.is_empty() {
+                return Ok(std::mem::take(&mut self.ready));
             }
             let held = std::mem::take(&mut self.held);
-            self.return_budget(held);
+            self.return_window(held);
             self.fill();
             match self.receive().await {
                 Ok(true) => {}

@@ -2,7 +2,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::fields::{Attrs, Fields, Payload, put_string};
+use super::fields::{Attrs, Fields, put_string};
 use super::wire::{Frame, Handle, Packet};
 use crate::error::Result;
 
@@ -48,7 +48,7 @@ pub enum Request {
     /// Reads at most so many bytes: handle, offset, length. DATA, or STATUS with EOF.
     Read(Handle, u64, u32),
     /// Writes at an offset. STATUS.
-    Write(Handle, u64, Payload),
+    Write(Handle, u64, Bytes),
     /// Attributes of a path, links not followed. ATTRS.
     Lstat(Bytes),
     /// Attributes of an open file. ATTRS.
@@ -205,7 +205,7 @@ impl Request {
             Self::Extended(extended) => extended.put(&mut out),
             Self::Unknown(_) => {}
         }
-        Frame::end(out, Payload::default())
+        Frame::end(out, Bytes::new())
     }
 
     /// Reads id and request.
@@ -219,7 +219,7 @@ impl Request {
             OPEN => Self::Open(f.string()?, OpenFlags(f.u32()?), f.attrs()?),
             CLOSE => Self::Close(f.string()?),
             READ => Self::Read(f.string()?, f.u64()?, f.u32()?),
-            WRITE => Self::Write(f.string()?, f.u64()?, f.payload()?),
+            WRITE => Self::Write(f.string()?, f.u64()?, f.string()?),
             LSTAT => Self::Lstat(f.string()?),
             FSTAT => Self::Fstat(f.string()?),
             SETSTAT => Self::Setstat(f.string()?, f.attrs()?),
@@ -338,7 +338,7 @@ impl Extended {
             }),
             b"check-file-handle" => Self::CheckFileHandle(CheckFile::decode(&mut f)?),
             b"check-file-name" => Self::CheckFileName(CheckFile::decode(&mut f)?),
-            _ => Self::Unknown(name, f.rest().into_bytes()),
+            _ => Self::Unknown(name, f.rest()),
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::fields::{Attrs, Fields, Payload, broken, put_string};
+use super::fields::{Attrs, Fields, broken, put_string};
 use super::wire::{Frame, Handle, Packet};
 use crate::error::Result;
 
@@ -59,7 +59,7 @@ pub enum Response {
     /// An open file or directory.
     Handle(Handle),
     /// What was read.
-    Data(Payload),
+    Data(Bytes),
     /// Names.
     Names(Vec<Name>),
     /// Attributes.
@@ -142,10 +142,10 @@ impl Response {
                 message: if f.is_empty() { Bytes::new() } else { f.string()? },
             }),
             HANDLE => Self::Handle(handle(&mut f)?),
-            DATA => Self::Data(f.payload()?),
+            DATA => Self::Data(f.string()?),
             NAME => Self::Names(names(&mut f)?),
             ATTRS => Self::Attrs(f.attrs()?),
-            EXTENDED_REPLY => Self::Extended(f.rest().into_bytes()),
+            EXTENDED_REPLY => Self::Extended(f.rest()),
             kind => return Err(broken(format!("an answer of type {kind}"))),
         };
         Ok((id, response))
@@ -189,7 +189,7 @@ impl Limits {
     /// # Errors
     /// `Protocol` when it is cut off.
     pub fn decode(data: Bytes) -> Result<Self> {
-        let mut f = Fields::new(data.into());
+        let mut f = Fields::new(data);
         Ok(Self { packet: f.u64()?, read: f.u64()?, write: f.u64()?, handles: f.u64()? })
     }
 }
@@ -244,7 +244,7 @@ impl StatVfs {
     /// # Errors
     /// `Protocol` when it is cut off.
     pub fn decode(data: Bytes) -> Result<Self> {
-        let mut f = Fields::new(data.into());
+        let mut f = Fields::new(data);
         Ok(Self {
             block_size: f.u64()?,
             fragment_size: f.u64()?,
@@ -287,11 +287,11 @@ impl CheckedFile {
     /// # Errors
     /// `Protocol` when it is cut off.
     pub fn decode(data: Bytes) -> Result<Self> {
-        let mut f = Fields::new(data.into());
+        let mut f = Fields::new(data);
         // The extensions draft has its name first; later drafts of the protocol leave it out.
         let first = f.string()?;
         let algorithm = if first == Self::NAME { f.string()? } else { first };
-        Ok(Self { algorithm, digests: f.rest().into_bytes() })
+        Ok(Self { algorithm, digests: f.rest() })
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStdin, Command};
 
@@ -50,12 +50,11 @@ impl Session for Pipe {
         let mut stdout = child.stdout.take().unwrap();
         let stdin = child.stdin.take().unwrap();
         tokio::spawn(async move {
-            let mut buffer = BytesMut::new();
+            let mut buffer = vec![0; 32 * 1024];
             loop {
-                buffer.reserve(32 * 1024);
-                match stdout.read_buf(&mut buffer).await {
+                match stdout.read(&mut buffer).await {
                     Ok(0) | Err(_) => break,
-                    Ok(_) => inbound.data(buffer.split().freeze()),
+                    Ok(length) => inbound.data(&buffer[..length]),
                 }
             }
             inbound.closed(Error::new(ErrorKind::ConnectionLost, "the server went away"));
@@ -187,8 +186,8 @@ impl Session for Scripted {
 
 #[async_trait]
 impl Outbound for Peer {
-    async fn send(&self, mut bytes: Bytes) -> Result<()> {
-        let mut replies = Vec::new();
+    async fn send(&self, bytes: Bytes) -> Result<()> {
+        let (mut bytes, mut replies) = (&bytes[..], Vec::new());
         {
             let (frames, greeted) = &mut *self.frames.lock().unwrap();
             while let Some(packet) = frames.next(&mut bytes)? {
@@ -202,7 +201,7 @@ impl Outbound for Peer {
             }
         }
         for reply in replies {
-            self.inbound.data(reply);
+            self.inbound.data(&reply);
         }
         tokio::task::yield_now().await;
         Ok(())

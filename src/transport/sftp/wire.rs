@@ -1,15 +1,16 @@
 //! SFTP version 3 on the wire, both directions: draft-ietf-secsh-filexfer-02 and OpenSSH's PROTOCOL file.
 //!
 //! No I/O: [`Frames`] cuts a byte stream into [`Packet`]s, [`Request`] and [`Response`] are read from them and encoded
-//! into a [`Frame`]. The client and the embedded server share it. Nothing here trusts a length or a count, and the
-//! bytes of DATA and WRITE stay slices of what came in.
+//! into a [`Frame`]. The client and the embedded server share it. Nothing here trusts a length or a count. A packet is
+//! put together in one buffer, and the bytes of DATA and WRITE are slices of it.
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 
+use super::buffers::Buffers;
 use super::fields::{Fields, broken, put_string};
 use crate::error::Result;
 
-pub use super::fields::{Attrs, Payload};
+pub use super::fields::Attrs;
 pub use super::request::{CheckFile, CopyData, Extended, OpenFlags, Request};
 pub use super::response::{CheckedFile, Limits, Name, Response, StatVfs, Status, StatusCode};
 
@@ -29,7 +30,7 @@ pub struct Packet {
     /// The type byte (`SSH_FXP_*`).
     pub kind: u8,
     /// What follows the type byte.
-    pub body: Payload,
+    pub body: Bytes,
 }
 
 /// Cuts a stream of bytes into packets, however they were split and coalesced on the way.
@@ -38,40 +39,51 @@ pub struct Frames {
     limit: usize,
     length: [u8; 4],
     length_known: usize,
-    body: Payload,
+    /// The packet that is being put together; room for all of it is made at once.
+    body: Vec<u8>,
+    buffers: Buffers,
 }
 
 impl Frames {
     /// Makes one that refuses packets longer than `limit` (see [`MAX_PACKET`]).
     pub fn new(limit: usize) -> Self {
-        Self { limit, length: [0; 4], length_known: 0, body: Payload::default() }
+        Self { limit, length: [0; 4], length_known: 0, body: Vec::new(), buffers: Buffers::default() }
     }
 
     /// Takes bytes off `input` until a packet is whole; `None` when `input` is used up before that.
     ///
     /// # Errors
     /// `Protocol` for an empty packet or one over the limit; the stream is of no use any more.
-    pub fn next(&mut self, input: &mut Bytes) -> Result<Option<Packet>> {
-        while self.length_known < 4 {
-            if input.is_empty() {
+    pub fn next(&mut self, input: &mut &[u8]) -> Result<Option<Packet>> {
+        if self.length_known < 4 {
+            let taken = take(input, 4 - self.length_known);
+            self.length[self.length_known..][..taken.len()].copy_from_slice(taken);
+            self.length_known += taken.len();
+            if self.length_known < 4 {
                 return Ok(None);
             }
-            self.length[self.length_known] = input.get_u8();
-            self.length_known += 1;
         }
         let length = u32::from_be_bytes(self.length) as usize;
         if length == 0 || length > self.limit {
             return Err(broken(format!("a packet of {length} bytes")));
         }
-        let missing = length - self.body.len();
-        self.body.push(input.split_to(missing.min(input.len())));
+        if self.body.is_empty() && !input.is_empty() {
+            self.body = self.buffers.take(length);
+        }
+        self.body.extend_from_slice(take(input, length - self.body.len()));
         if self.body.len() < length {
             return Ok(None);
         }
         self.length_known = 0;
-        let mut fields = Fields::new(std::mem::take(&mut self.body));
+        let mut fields = Fields::new(self.buffers.lend(std::mem::take(&mut self.body)));
         Ok(Some(Packet { kind: fields.u8()?, body: fields.rest() }))
     }
+}
+
+fn take<'a>(input: &mut &'a [u8], most: usize) -> &'a [u8] {
+    let (taken, rest) = input.split_at(most.min(input.len()));
+    *input = rest;
+    taken
 }
 
 /// A packet ready to send: the head with its length field, and the payload of DATA and WRITE, which is not copied.
@@ -80,7 +92,7 @@ pub struct Frame {
     /// Everything up to the payload.
     pub head: Bytes,
     /// The payload; empty for most packets.
-    pub payload: Payload,
+    pub payload: Bytes,
 }
 
 impl Frame {
@@ -96,7 +108,7 @@ impl Frame {
     }
 
     /// Ends a packet: fills in the length.
-    pub(super) fn end(mut head: BytesMut, payload: Payload) -> Self {
+    pub(super) fn end(mut head: BytesMut, payload: Bytes) -> Self {
         let length = u32::try_from(head.len() - 4 + payload.len()).unwrap_or(u32::MAX);
         head[..4].copy_from_slice(&length.to_be_bytes());
         Self { head: head.freeze(), payload }
@@ -119,7 +131,7 @@ impl Frame {
         }
         let mut all = BytesMut::with_capacity(self.len());
         all.extend_from_slice(&self.head);
-        all.extend(self.payload.into_pieces());
+        all.extend_from_slice(&self.payload);
         all.freeze()
     }
 }
@@ -167,7 +179,7 @@ impl Hello {
             put_string(&mut head, name);
             put_string(&mut head, data);
         }
-        Frame::end(head, Payload::default())
+        Frame::end(head, Bytes::new())
     }
 
     fn decode(packet: Packet, kind: u8) -> Result<Self> {
@@ -195,12 +207,12 @@ pub(super) mod tests {
     fn packets(stream: &[u8], sizes: &[usize]) -> Result<Vec<Packet>> {
         let mut frames = Frames::new(MAX_PACKET);
         let mut found = Vec::new();
-        let mut rest = Bytes::copy_from_slice(stream);
+        let mut rest = stream;
         for &size in sizes.iter().cycle() {
             if rest.is_empty() {
                 break;
             }
-            let mut chunk = rest.split_to(size.clamp(1, rest.len()));
+            let mut chunk = take(&mut rest, size.max(1));
             while let Some(packet) = frames.next(&mut chunk)? {
                 found.push(packet);
             }
@@ -217,8 +229,8 @@ pub(super) mod tests {
         prop::collection::vec(any::<u8>(), 0..40).prop_map(Bytes::from)
     }
 
-    fn data() -> impl Strategy<Value = Payload> {
-        prop::collection::vec(any::<u8>(), 0..20_000).prop_map(|data| Bytes::from(data).into())
+    fn data() -> impl Strategy<Value = Bytes> {
+        prop::collection::vec(any::<u8>(), 0..20_000).prop_map(Bytes::from)
     }
 
     fn attrs() -> impl Strategy<Value = Attrs> {
@@ -317,7 +329,7 @@ pub(super) mod tests {
 
         #[test]
         fn any_packet_is_read_or_refused(kind: u8, body in prop::collection::vec(any::<u8>(), 0..200)) {
-            let packet = || Packet { kind, body: Bytes::from(body.clone()).into() };
+            let packet = || Packet { kind, body: Bytes::from(body.clone()) };
             let _ = (Request::decode(packet()), Response::decode(packet()));
             let _ = (Hello::decode_init(packet()), Hello::decode_version(packet()));
             let data = || Bytes::from(body.clone());
@@ -329,9 +341,8 @@ pub(super) mod tests {
             // An extended answer of any length is whole; a STATUS may end behind its code.
             prop_assume!(!matches!(response, Response::Extended(_) | Response::Status(_)));
             let packet = one(response.encode(1));
-            let body = packet.body.into_bytes();
-            let cut = body.slice(..cut.index(body.len()));
-            let cut = Packet { kind: packet.kind, body: cut.into() };
+            let cut = packet.body.slice(..cut.index(packet.body.len()));
+            let cut = Packet { kind: packet.kind, body: cut };
             prop_assert!(Response::decode(cut).is_err());
         }
     }
@@ -341,7 +352,7 @@ pub(super) mod tests {
         for length in [0, u32::MAX, MAX_PACKET as u32 + 1] {
             assert_eq!(packets(&length.to_be_bytes(), &[1]).unwrap_err().kind(), ErrorKind::Protocol);
         }
-        let names = |count: u32| Packet { kind: 104, body: Bytes::from([[0; 4], count.to_be_bytes()].concat()).into() };
+        let names = |count: u32| Packet { kind: 104, body: Bytes::from([[0; 4], count.to_be_bytes()].concat()) };
         assert!(Response::decode(names(0)).is_ok());
         assert!(Response::decode(names(u32::MAX)).is_err());
         let long_handle = Response::Handle(Bytes::from(vec![0; 257]));
@@ -357,7 +368,7 @@ pub(super) mod tests {
         body.put_u32(1);
         put_string(&mut body, b"name");
         put_string(&mut body, b"value");
-        let packet = |body: &BytesMut| Packet { kind: 105, body: body.clone().freeze().into() };
+        let packet = |body: &BytesMut| Packet { kind: 105, body: body.clone().freeze() };
         let attrs = Attrs { size: Some(5), ..Attrs::default() };
         assert_eq!(Response::decode(packet(&body)).unwrap(), (1, Response::Attrs(attrs)));
         body.truncate(body.len() - 1);
@@ -374,26 +385,20 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn data_is_a_slice_of_what_came_in() {
+    fn long_packets_share_their_buffers_in_turn() {
         let sent = Bytes::from(vec![7; 100_000]);
-        let packet = Response::Data(sent.into()).encode(1).into_bytes();
+        let packet = Response::Data(sent.clone()).encode(1).into_bytes();
         let mut frames = Frames::new(MAX_PACKET);
-        let mut halves = [packet.slice(..50_000), packet.slice(50_000..)];
-        assert!(frames.next(&mut halves[0].clone()).unwrap().is_none());
-        let (_, response) = Response::decode(frames.next(&mut halves[1]).unwrap().unwrap()).unwrap();
-        let Response::Data(data) = response else { panic!("{response:?}") };
-        let came_in = packet.as_ptr_range();
-        assert!(data.into_pieces().iter().all(|piece| came_in.contains(&piece.as_ptr())));
-    }
-
-    #[test]
-    fn single_bytes_are_gathered() {
-        let mut payload = Payload::default();
-        for _ in 0..20_000 {
-            payload.push(Bytes::from_static(b"x"));
+        let mut places = Vec::new();
+        for _ in 0..3 {
+            let (mut first, mut second) = packet.split_at(50_000);
+            assert!(frames.next(&mut first).unwrap().is_none());
+            let (_, response) = Response::decode(frames.next(&mut second).unwrap().unwrap()).unwrap();
+            let Response::Data(data) = response else { panic!("{response:?}") };
+            assert_eq!(data, sent);
+            places.push(data.as_ptr());
         }
-        assert_eq!(payload.len(), 20_000);
-        assert!(payload.into_pieces().len() <= 5);
+        assert!(places.iter().all(|place| *place == places[0]));
     }
 
     #[test]

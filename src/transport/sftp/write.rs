@@ -1,7 +1,6 @@
 //! Writing a file with many WRITEs under way.
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -15,26 +14,19 @@ use super::{attrs_of, explain};
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::{Durability, Finish, Finished, RemotePath, WriteStream};
 
-/// Bytes under way at the start.
-const FIRST_WINDOW: usize = 4 << 20;
-/// The most bytes under way for one file.
-const MAX_WINDOW: usize = 64 << 20;
 /// WRITEs under way at most, whatever their size.
 const MAX_REQUESTS: usize = 512;
 
 /// A file being written.
 ///
-/// Bytes under way are those that the server hasn't confirmed; their window grows by the same rule as that of
-/// [`super::read::SftpRead`]. What waits on this side is bounded for the whole connection: a WRITE is made only when
-/// there is room in front of the engine.
+/// Bytes under way are those that the server hasn't confirmed; how many may be, all streams of a channel share (see
+/// [`super::flow`]). What waits on this side is bounded, too: a WRITE is made only when there is room in front of the
+/// engine.
 #[derive(Debug)]
 pub(super) struct SftpWrite {
     file: File,
     path: RemotePath,
     next: u64,
-    window: usize,
-    /// How many answers may still grow the window.
-    growth: usize,
     in_flight: VecDeque<Part>,
     in_flight_bytes: usize,
     acknowledged: u64,
@@ -55,8 +47,6 @@ impl SftpWrite {
             file,
             path,
             next: offset,
-            window: FIRST_WINDOW,
-            growth: 0,
             in_flight: VecDeque::new(),
             in_flight_bytes: 0,
             acknowledged: 0,
@@ -67,53 +57,51 @@ impl SftpWrite {
 
     /// Sends one WRITE once there is room for it.
     async fn send(&mut self, piece: Bytes) -> Result<()> {
-        while self.take_answered()? && self.is_full(piece.len()) {
+        loop {
+            self.take_answered()?;
+            if self.in_flight.len() < MAX_REQUESTS && self.file.client.take_window(piece.len()) {
+                break;
+            }
+            if self.in_flight.is_empty() {
+                self.file.client.overdraw_window(piece.len());
+                break;
+            }
             self.take_first().await?;
-            self.growth = self.in_flight.len();
         }
+        self.in_flight_bytes += piece.len();
         self.file.client.room().await?;
         let length = piece.len();
-        let answer = self.file.client.request(Request::Write(self.file.handle(), self.next, piece.into()));
+        let answer = self.file.client.request(Request::Write(self.file.handle(), self.next, piece));
         self.in_flight.push_back(Part { answer, length });
-        self.in_flight_bytes += length;
         self.next += length as u64;
         Ok(())
     }
 
-    fn is_full(&self, length: usize) -> bool {
-        self.in_flight_bytes + length > self.window || self.in_flight.len() >= MAX_REQUESTS
-    }
-
-    /// Takes the answers that are there, in order; whether any is still due.
-    fn take_answered(&mut self) -> Result<bool> {
+    /// Takes the answers that are there, in order.
+    fn take_answered(&mut self) -> Result<()> {
         while let Some(part) = self.in_flight.front_mut() {
-            let Some(answer) = part.answer.try_answer()? else { return Ok(true) };
-            self.take(&answer.response, answer.took)?;
+            let Some(answer) = part.answer.try_answer()? else { break };
+            self.take(&answer.response)?;
         }
-        Ok(false)
+        Ok(())
     }
 
     /// Waits for the answer that is first in order.
     async fn take_first(&mut self) -> Result<()> {
         let Some(part) = self.in_flight.front_mut() else { return Ok(()) };
         let answer = part.answer.answer().await?;
-        self.take(&answer.response, answer.took)
+        self.take(&answer.response)
     }
 
-    fn take(&mut self, response: &Response, took: Duration) -> Result<()> {
+    fn take(&mut self, response: &Response) -> Result<()> {
         let Some(part) = self.in_flight.pop_front() else { return Ok(()) };
         match response {
             Response::Status(status) => status::check(status, "write")?,
             other => return Err(unwanted(other, "write")),
         }
         self.in_flight_bytes -= part.length;
+        self.file.client.return_window(part.length);
         self.acknowledged += part.length as u64;
-        if self.growth > 0 {
-            self.growth -= 1;
-            if !self.file.client.is_saturated(took) {
-                self.window = (self.window + part.length).min(MAX_WINDOW);
-            }
-        }
         Ok(())
     }
 
@@ -148,6 +136,12 @@ impl SftpWrite {
     async fn fail(&mut self, error: Error) -> Error {
         self.failed = true;
         explain::write(&self.file.client, &self.path, error).await
+    }
+}
+
+impl Drop for SftpWrite {
+    fn drop(&mut self) {
+        self.file.client.return_window(self.in_flight_bytes);
     }
 }
 

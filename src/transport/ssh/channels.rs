@@ -255,7 +255,7 @@ impl Channels {
         }
         let bytes = &self.buffer[..length];
         match &mut channel.purpose {
-            Purpose::Stream(inbound) => inbound.data(Bytes::copy_from_slice(bytes)),
+            Purpose::Stream(inbound) => inbound.data(bytes),
             Purpose::Command { stdout, reply, .. } => {
                 if !keep_up_to(stdout, bytes, EXEC_OUTPUT) {
                     if let Some(reply) = reply.take() {

@@ -45,7 +45,7 @@ const EXEC_STDERR: usize = 2048;
 /// Takes what arrives on a channel. Called from the engine's own task or thread, in order; must not block.
 pub trait Inbound: Send + Sync {
     /// Takes the next bytes.
-    fn data(&self, bytes: Bytes);
+    fn data(&self, bytes: &[u8]);
 
     /// Is told once that nothing more will come, and why.
     fn closed(&self, reason: Error);

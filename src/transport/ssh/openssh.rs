@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{ChildStdin, Command};
 use tokio::sync::{Mutex, mpsc};
@@ -206,16 +206,15 @@ async fn attend(
     open: CancellationToken,
 ) {
     let sending = tokio::spawn(send_all(run.stdin.take(), waiting));
-    let mut buffer = BytesMut::with_capacity(CHUNK);
+    let mut buffer = vec![0; CHUNK];
     let cancelled = loop {
-        buffer.reserve(CHUNK);
         let read = tokio::select! {
             () = open.cancelled() => break true,
-            read = run.stdout.read_buf(&mut buffer) => read,
+            read = run.stdout.read(&mut buffer) => read,
         };
         match read {
             Ok(0) | Err(_) => break false,
-            Ok(_) => inbound.data(buffer.split().freeze()),
+            Ok(length) => inbound.data(&buffer[..length]),
         }
     };
     let reason = if cancelled {

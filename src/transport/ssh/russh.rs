@@ -162,7 +162,7 @@ impl client::Handler for Client {
     async fn data(&mut self, id: ChannelId, data: &[u8], _: &mut client::Session) -> Result<(), Failure> {
         let inbound = self.shared.channels().get(&id).cloned();
         if let Some(inbound) = inbound {
-            inbound.data(Bytes::copy_from_slice(data));
+            inbound.data(data);
         }
         Ok(())
     }
