@@ -56,8 +56,13 @@ impl Flow {
     /// Returns how many bytes may be under way.
     pub(super) fn window(&self) -> usize {
         let trip = self.trip.get().unwrap_or_default().as_secs_f64();
-        let window = self.rate.get().unwrap_or_default() * trip * GAIN;
+        let window = self.rate() * trip * GAIN;
         (window as usize).clamp(FIRST, MOST)
+    }
+
+    /// Returns how many bytes a second were delivered lately, at best; 0 while unknown.
+    pub(super) fn rate(&self) -> f64 {
+        self.rate.get().unwrap_or_default()
     }
 
     /// Returns the shortest time that an answer took lately.

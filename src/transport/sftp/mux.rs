@@ -17,8 +17,12 @@ use crate::error::Result;
 
 /// Payloads up to this size are copied behind their head, so that both go out in one SSH packet.
 const COPY_UP_TO: usize = 16 * 1024;
-/// The most bytes handed out at once: each hand-over that ends is a sign of life for the timeout.
-const CHUNK: usize = 64 * 1024;
+/// The fewest and the most bytes handed out at once. Each hand-over that ends is a sign of life for the timeout, so on a
+/// slow link there must be many; on a fast one they cost.
+const LEAST_CHUNK: usize = 32 * 1024;
+const MOST_CHUNK: usize = 256 * 1024;
+/// So many hand-overs a second are enough.
+const CHUNKS_PER_SECOND: f64 = 4.0;
 
 /// An answer and what came with it.
 #[derive(Debug)]
@@ -209,9 +213,10 @@ impl Mux {
             return self.tail.extend_from_slice(&frame.payload);
         }
         self.output.push_back(self.tail.split().freeze());
-        let mut payload = frame.payload;
+        let chunk = (self.flow.rate() / CHUNKS_PER_SECOND) as usize;
+        let (chunk, mut payload) = (chunk.clamp(LEAST_CHUNK, MOST_CHUNK), frame.payload);
         while !payload.is_empty() {
-            self.output.push_back(payload.split_to(CHUNK.min(payload.len())));
+            self.output.push_back(payload.split_to(chunk.min(payload.len())));
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Reaching the server: names, addresses, and a socket whose waits end.
 
-use std::io;
+use std::io::{self, IoSliceMut};
+use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
@@ -39,16 +40,33 @@ pub(super) async fn connect(host: &str, port: u16, limit: Duration) -> Result<Tc
     Err(failure)
 }
 
-/// A stream whose reads and writes fail with `TimedOut` when nothing moved for `limit`, once it is armed.
+/// Bytes read ahead behind a short read: as many small packets as there may be.
+const AHEAD: usize = 8 * 1024;
+/// Bytes read ahead behind a long read: the length of the next packet.
+const AHEAD_OF_LENGTH: usize = 16;
+/// A read into this much room is a long one.
+const LONG: usize = 4096;
+/// Reads and writes for which the server gets its acknowledgements at once. Until a command or subsystem runs, OpenSSH's
+/// server holds back what is small for as long as anything is unacknowledged.
+const QUICK: u32 = 40;
+
+/// A connection whose reads and writes fail with `TimedOut` when nothing moved for `limit`, once it is armed.
 ///
 /// The peer has to be made to say something now and then (keepalive), else silence is no sign of death.
+///
+/// A reader that asks for the four bytes of a length, then for the packet, then for the next length, would make two
+/// system calls for each packet: with each packet comes the next one's length.
 #[derive(Debug)]
-pub(super) struct Watched<S> {
-    stream: S,
+pub(super) struct Watched {
+    stream: TcpStream,
     limit: Duration,
     armed: Arc<AtomicBool>,
     read: Watch,
     write: Watch,
+    /// What was read ahead: these of its bytes.
+    ahead: Box<[u8; AHEAD]>,
+    unread: Range<usize>,
+    quick: u32,
 }
 
 #[derive(Debug)]
@@ -58,10 +76,48 @@ struct Watch {
     waiting: bool,
 }
 
-impl<S> Watched<S> {
+impl Watched {
     /// Wraps a stream; `armed` can be set at any time.
-    pub(super) fn new(stream: S, limit: Duration, armed: Arc<AtomicBool>) -> Self {
-        Self { stream, limit, armed, read: Watch::new(limit), write: Watch::new(limit) }
+    pub(super) fn new(stream: TcpStream, limit: Duration, armed: Arc<AtomicBool>) -> Self {
+        Self {
+            stream,
+            limit,
+            armed,
+            read: Watch::new(limit),
+            write: Watch::new(limit),
+            ahead: Box::new([0; AHEAD]),
+            unread: 0..0,
+            quick: QUICK,
+        }
+    }
+
+    fn moved(&mut self) {
+        if self.quick > 0 {
+            self.quick -= 1;
+            // Not every system has it, and none needs it.
+            #[cfg(target_os = "linux")]
+            let _ = rustix::net::sockopt::set_tcp_quickack(&self.stream, true);
+        }
+    }
+
+    /// Reads what is there; the runtime believes that there may be something.
+    fn read_now(&mut self, buffer: &mut ReadBuf<'_>) -> io::Result<()> {
+        let into = buffer.initialize_unfilled();
+        let room = into.len();
+        let ahead = &mut self.ahead[..if room < LONG { AHEAD } else { AHEAD_OF_LENGTH }];
+        let most = room + ahead.len();
+        let mut slices = [IoSliceMut::new(into), IoSliceMut::new(ahead)];
+        let mut read = None;
+        let tried = self.stream.try_io(Interest::READABLE, || {
+            let length = rustix::io::readv(&self.stream, &mut slices)?;
+            read = Some(length);
+            // Fewer than there was room for: there are no more now, and the runtime need not find out by trying.
+            if length == 0 || length == most { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) }
+        });
+        let Some(length) = read else { return tried };
+        buffer.advance(length.min(room));
+        self.unread = 0..length.saturating_sub(room);
+        Ok(())
     }
 }
 
@@ -99,34 +155,49 @@ fn stalled<T>() -> Poll<io::Result<T>> {
     Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the server doesn't answer any more")))
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
+impl AsyncRead for Watched {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        match Pin::new(&mut this.stream).poll_read(cx, buffer) {
-            Poll::Ready(result) => {
-                this.read.moved();
-                Poll::Ready(result)
+        if !this.unread.is_empty() {
+            let length = this.unread.len().min(buffer.remaining());
+            buffer.put_slice(&this.ahead[this.unread.start..][..length]);
+            this.unread.start += length;
+            return Poll::Ready(Ok(()));
+        }
+        loop {
+            match this.stream.poll_read_ready(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(e)) => return Poll::Ready(Err(e)),
+                Poll::Pending => {
+                    ready!(this.read.poll_stalled(cx, this.limit, &this.armed, true));
+                    return stalled();
+                }
             }
-            Poll::Pending => match this.read.poll_stalled(cx, this.limit, &this.armed, true) {
-                Poll::Ready(()) => stalled(),
-                Poll::Pending => Poll::Pending,
-            },
+            match this.read_now(buffer) {
+                Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+                result => {
+                    this.read.moved();
+                    this.moved();
+                    return Poll::Ready(result);
+                }
+            }
         }
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+impl AsyncWrite for Watched {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = &mut *self;
         match Pin::new(&mut this.stream).poll_write(cx, bytes) {
             Poll::Ready(result) => {
                 this.write.moved();
+                this.moved();
                 Poll::Ready(result)
             }
-            Poll::Pending => match this.write.poll_stalled(cx, this.limit, &this.armed, false) {
-                Poll::Ready(()) => stalled(),
-                Poll::Pending => Poll::Pending,
-            },
+            Poll::Pending => {
+                ready!(this.write.poll_stalled(cx, this.limit, &this.armed, false));
+                stalled()
+            }
         }
     }
 
