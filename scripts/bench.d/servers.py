@@ -41,11 +41,12 @@ class Server:
 class Servers:
     """Servers and what lies before them, for as long as the `with` lasts."""
 
-    def __init__(self, network, scratch, wanlink):
+    def __init__(self, network, scratch, wanlink, congestion=None):
         self.network, self.scratch, self.wanlink = network, Path(scratch) / network.name, wanlink
         self.name = f"bm{os.getpid()}"[:9]
         self.namespace = f"{self.name}-b" if network.link else None
         self.server_namespace = f"{self.name}-a" if network.link else None
+        self.congestion = congestion
         self.address = "10.77.0.1" if network.link else "127.0.0.1"
         self.running, self.servers, self.statistics = [], {}, {}
 
@@ -81,6 +82,16 @@ class Servers:
             raise Missing("the slow link needs `ip` (package iproute2)")
         link = ["run", "--name", self.name, "--delay-ms", LINK_DELAY_MS, "--rate-mbit", LINK_MBIT]
         self.run(*link, "--loss-percent", self.network.loss_percent, "--seed", 7)
+        if self.congestion:
+            for side in ("a", "b"):
+                write = f"echo {self.congestion} >/proc/sys/net/ipv4/tcp_congestion_control"
+                done = subprocess.run([*self.on(side), "sh", "-c", write], capture_output=True, check=False)
+                if done.returncode != 0:
+                    raise Missing(f"this kernel doesn't allow {self.congestion} in a network namespace")
+
+    def on(self, side):
+        """Returns what a command begins with to run on that side."""
+        return [str(self.wanlink), "exec", "--name", self.name, "--side", side, "--"]
 
     def run(self, *args):
         """Runs wanlink until the end, and returns what it says when it is ready."""
@@ -121,7 +132,7 @@ class Servers:
     def start(self, protocol):
         command = [LAB / "start", SERVERS[protocol], os.getpid()]
         if self.server_namespace:
-            command = [self.wanlink, "exec", "--name", self.name, "--side", "a", "--", *command]
+            command = [*self.on("a"), *command]
         answer = subprocess.run(list(map(str, command)), env=self.env(), capture_output=True, text=True, check=False)
         values = dict(line.split("=", 1) for line in answer.stdout.splitlines() if "=" in line)
         if "PORT" not in values:
