@@ -44,8 +44,10 @@ def table(results):
 def about(results):
     machine, tcp = results["machine"], results["machine"]["tcp"]
     buffers = "/".join(f"{int(tcp[key]) / (1 << 20):.0f}" for key in ("rmem", "wmem"))
+    peers = ", ".join(results["versions"].values())
     return (f"{results['date']}, haul {results['haul']}, {machine['processor']}, {machine['cores']} cores, "
-            f"{machine['kernel']}, TCP with {tcp['on the link']} on the link, buffers up to {buffers} MiB; peers: {', '.join(results['versions'].values())}.")
+            f"{machine['kernel']}, TCP with {tcp['on the link']} on the link, buffers up to {buffers} MiB; "
+            f"peers: {peers}.")
 
 
 def limits(scenario):
