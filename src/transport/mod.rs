@@ -14,6 +14,7 @@ use futures_util::Stream;
 use crate::endpoint::{Endpoint, Scheme};
 use crate::error::Result;
 
+mod buffers;
 pub mod ftp;
 mod lease;
 pub mod local;

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use bytes::BytesMut;
+use bytes::BufMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::wire::Wire;
@@ -19,8 +19,8 @@ impl Data {
     }
 
     /// Reads into the free part of a buffer; 0 is the end.
-    pub(super) async fn fill(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
-        self.wire.read_buf(buffer).await
+    pub(super) async fn fill(&mut self, buffer: &mut (impl BufMut + Send)) -> io::Result<usize> {
+        self.wire.read_all_there_is(buffer).await
     }
 
     /// Writes a part of the bytes and returns how many.

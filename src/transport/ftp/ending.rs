@@ -1,6 +1,6 @@
 //! The end of transfers: the server's last word on one, why one failed, and how one is broken off.
 
-use bytes::BytesMut;
+use bytes::{BufMut, BytesMut};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
@@ -101,8 +101,8 @@ impl Connection {
     /// Ends a transfer that nobody wants: what little there is is read, since breaking it off costs some servers the
     /// session.
     pub(super) async fn let_pass(&mut self, mut data: Data) -> Result<(), Refusal> {
-        let mut unwanted = BytesMut::with_capacity(MOST_UNWANTED);
-        while unwanted.len() < MOST_UNWANTED {
+        let mut unwanted = BytesMut::with_capacity(MOST_UNWANTED).limit(MOST_UNWANTED);
+        while unwanted.has_remaining_mut() {
             match data.fill(&mut unwanted).await {
                 Ok(0) => {
                     drop(data);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::stream;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
@@ -121,7 +121,8 @@ impl Source {
     async fn read(&mut self, connection: &mut Connection) -> Result<Option<Bytes>> {
         while let Some(data) = &mut self.data {
             self.buffer.reserve(CHUNK);
-            if data.fill(&mut self.buffer).await.map_err(|e| Error::io("read the listing", e))? > 0 {
+            if data.fill(&mut (&mut self.buffer).limit(CHUNK)).await.map_err(|e| Error::io("read the listing", e))? > 0
+            {
                 self.empty = false;
                 return Ok(Some(self.buffer.split().freeze()));
             }

@@ -1,7 +1,7 @@
 //! Files being read and written: a data connection of their own on a connection of their own.
 
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes};
 
 use super::connection::{Connection, line};
 use super::data::Data;
@@ -10,13 +10,14 @@ use super::look::{Wanted, explain, parse_size, size};
 use super::ops::Settings;
 use super::transfer::{Refusal, Started, Transfer};
 use crate::error::{Error, ErrorKind, Result};
+use crate::transport::buffers::Buffers;
 use crate::transport::lease::Lease;
 use crate::transport::{Finish, Finished, ReadRange, ReadStream, RemotePath, WriteMode, WriteStream};
 
 /// The most bytes handed over at once.
-const CHUNK: usize = 512 * 1024;
-/// A chunk is filled on until less than this is free: reads into less cost more than a new chunk.
-const WORTH_READING: usize = 64 * 1024;
+const CHUNK: usize = 1 << 20;
+/// What is shorter is copied: handed over as it is, a few bytes would hold a whole chunk's memory.
+const SHORT: usize = CHUNK / 8;
 /// Files of up to this length are sent before the server agrees to take them: it all fits into a socket's buffer.
 const AT_ONCE: u64 = 64 * 1024;
 
@@ -98,7 +99,8 @@ pub(super) struct FtpRead {
     /// What the file's size says should come, where it was asked.
     expected: Option<u64>,
     ended: bool,
-    buffer: BytesMut,
+    buffer: Vec<u8>,
+    buffers: Buffers,
 }
 
 impl FtpRead {
@@ -107,16 +109,18 @@ impl FtpRead {
         let left = range.end.map(|end| end.saturating_sub(range.start));
         let expected = started.size.map(|size| size.saturating_sub(range.start));
         let open = Some((connection, started.data));
-        Self { open, path, left, received: 0, expected, ended: false, buffer: BytesMut::new() }
+        Self { open, path, left, received: 0, expected, ended: false, buffer: Vec::new(), buffers: Buffers::default() }
     }
 
+    /// Reads what is there into `buffer`; 0 at the end.
     async fn fill(&mut self) -> Result<usize> {
         let Some((connection, data)) = &mut self.open else { return Ok(0) };
-        if self.buffer.capacity() < WORTH_READING {
-            self.buffer.reserve(CHUNK);
+        if self.buffer.capacity() == 0 {
+            self.buffer = self.buffers.take(CHUNK);
         }
+        self.buffer.clear();
         connection.touch();
-        match data.fill(&mut self.buffer).await {
+        match data.fill(&mut (&mut self.buffer).limit(CHUNK)).await {
             Ok(count) => Ok(count),
             Err(e) => {
                 // Nothing is left that could be brought to an end.
@@ -137,7 +141,10 @@ impl ReadStream for FtpRead {
         }
         let count = self.fill().await?;
         self.ended = count == 0;
-        let mut chunk = self.buffer.split();
+        let mut chunk = match count {
+            ..SHORT => Bytes::copy_from_slice(&self.buffer),
+            _ => self.buffers.lend(std::mem::take(&mut self.buffer)),
+        };
         if let Some(left) = &mut self.left {
             let wanted = usize::try_from(*left).unwrap_or(usize::MAX).min(count);
             // More than the range: it ends before the file does.
@@ -146,7 +153,7 @@ impl ReadStream for FtpRead {
             *left -= wanted as u64;
         }
         self.received += chunk.len() as u64;
-        Ok(chunk.freeze())
+        Ok(chunk)
     }
 
     async fn finish(mut self: Box<Self>) -> Result<()> {

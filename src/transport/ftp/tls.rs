@@ -18,6 +18,7 @@ use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, NamedGroup, RootCertStore, SignatureScheme,
     SupportedProtocolVersion,
 };
+use tokio::io::BufReader;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
@@ -27,6 +28,9 @@ use crate::transport::escape;
 
 /// How many tickets of one login are kept.
 const TICKETS: usize = 16;
+
+/// Bytes read from the socket at once: rustls by itself takes one record, 16 KiB, with each system call.
+const READ_AHEAD: usize = 256 * 1024;
 
 /// Which versions of TLS to offer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,6 +118,7 @@ impl LoginTls {
     /// # Errors
     /// `Tls` with a hint where the certificate is not trusted; `Timeout`; `ConnectionLost`.
     pub(super) async fn connect(&self, tcp: TcpStream) -> Result<Wire> {
+        let tcp = BufReader::with_capacity(READ_AHEAD, tcp);
         let handshake = TlsConnector::from(Arc::clone(&self.config)).connect(self.name.clone(), tcp);
         match tokio::time::timeout(self.timeout, handshake).await {
             Ok(Ok(tls)) => Ok(Wire::new(Stream::Tls(Box::new(tls)), self.timeout)),

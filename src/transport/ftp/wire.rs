@@ -1,15 +1,18 @@
 //! One TCP connection, plain or under TLS, on which no wait lasts longer than the timeout.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use bytes::BufMut;
+use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 use tokio_rustls::client::TlsStream;
+use tokio_util::io::poll_read_buf;
 
 /// A control or data connection.
 pub(super) struct Wire {
@@ -18,25 +21,27 @@ pub(super) struct Wire {
     /// Runs while somebody waits; boxed, since most data connections never need it.
     alarm: Option<Pin<Box<Sleep>>>,
     waiting: bool,
+    /// What went wrong behind bytes that were handed over.
+    put_off: Option<io::Error>,
 }
 
 /// Either kind of stream below a [`Wire`].
 pub(super) enum Stream {
     Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<BufReader<TcpStream>>>),
 }
 
 impl Wire {
     /// Wraps a connection; `timeout` is the longest wait of a read or write for its first byte.
     pub(super) fn new(stream: Stream, timeout: Duration) -> Self {
-        Self { stream, timeout, alarm: None, waiting: false }
+        Self { stream, timeout, alarm: None, waiting: false, put_off: None }
     }
 
     /// Returns the TCP connection below.
     pub(super) fn tcp(&self) -> &TcpStream {
         match &self.stream {
             Stream::Plain(tcp) => tcp,
-            Stream::Tls(tls) => tls.get_ref().0,
+            Stream::Tls(tls) => tls.get_ref().0.get_ref(),
         }
     }
 
@@ -64,6 +69,37 @@ impl Wire {
             Stream::Plain(_) => false,
             Stream::Tls(tls) => tls.get_ref().1.protocol_version() == Some(rustls::ProtocolVersion::TLSv1_3),
         }
+    }
+
+    /// Reads until the buffer is full or no more is there now; waits for the first byte. An error that comes behind some
+    /// bytes comes again with the next call.
+    pub(super) async fn read_all_there_is(&mut self, buffer: &mut (impl BufMut + Send)) -> io::Result<usize> {
+        if let Some(error) = self.put_off.take() {
+            return Err(error);
+        }
+        let before = buffer.remaining_mut();
+        poll_fn(|cx| {
+            loop {
+                let poll = poll_read_buf(Pin::new(&mut *self), cx, buffer);
+                let so_far = before - buffer.remaining_mut();
+                match poll {
+                    // The end, or a full buffer.
+                    Poll::Ready(Ok(0)) => return Poll::Ready(Ok(so_far)),
+                    Poll::Ready(Ok(_)) => {}
+                    Poll::Ready(Err(e)) if so_far == 0 => return Poll::Ready(Err(e)),
+                    Poll::Ready(Err(e)) => {
+                        self.put_off = Some(e);
+                        return Poll::Ready(Ok(so_far));
+                    }
+                    Poll::Pending if so_far == 0 => return Poll::Pending,
+                    Poll::Pending => {
+                        self.waiting = false;
+                        return Poll::Ready(Ok(so_far));
+                    }
+                }
+            }
+        })
+        .await
     }
 
     /// Reads what is there already; `None` when that is nothing.

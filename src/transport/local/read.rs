@@ -2,14 +2,16 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use rustix::buffer::spare_capacity;
+use rustix::io::{Errno, pread};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::transport::buffers::Buffers;
 use crate::transport::{ReadRange, ReadStream, RemotePath};
 
 /// Bytes read at once; large enough that the hand-over between threads doesn't show.
@@ -37,6 +39,7 @@ struct Rest {
     file: Arc<File>,
     position: u64,
     end: u64,
+    buffers: Buffers,
 }
 
 /// Opens a file and reads its first chunk, all in one go: a small file costs no second hand-over. Blocks.
@@ -46,7 +49,12 @@ pub(super) fn open(file: &std::path::Path, range: ReadRange) -> io::Result<Chunk
     if metadata.is_dir() {
         return Err(io::ErrorKind::IsADirectory.into());
     }
-    let rest = Rest { file: Arc::new(file), position: range.start, end: range.end.unwrap_or(u64::MAX) };
+    let rest = Rest {
+        file: Arc::new(file),
+        position: range.start,
+        end: range.end.unwrap_or(u64::MAX),
+        buffers: Buffers::default(),
+    };
     // A pipe or a file of /proc says nothing about its length.
     let expected = if metadata.len() == 0 { CHUNK } else { metadata.len().saturating_sub(range.start) + 1 };
     rest.read(expected)
@@ -62,22 +70,20 @@ impl Rest {
     /// Reads a chunk, which is full unless the file or the range ends in it.
     fn read(mut self, expected: u64) -> io::Result<Chunk> {
         let want = (self.end.saturating_sub(self.position)).min(CHUNK).min(expected);
-        let mut bytes = vec![0; usize::try_from(want).unwrap_or(0)];
-        let mut filled = 0;
-        while filled < bytes.len() {
-            match self.file.read_at(&mut bytes[filled..], self.position) {
+        let want = usize::try_from(want).unwrap_or(0);
+        let mut bytes = self.buffers.take(want);
+        while bytes.len() < want {
+            match pread(&self.file, spare_capacity(&mut bytes), self.position) {
                 Ok(0) => break,
-                Ok(count) => {
-                    filled += count;
-                    self.position += count as u64;
-                }
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
+                Ok(count) => self.position += count as u64,
+                Err(Errno::INTR) => {}
+                Err(e) => return Err(e.into()),
             }
         }
-        let ended = filled < bytes.len() || self.position >= self.end;
-        bytes.truncate(filled);
-        Ok(Chunk { bytes: bytes.into(), rest: (!ended).then_some(self) })
+        let ended = bytes.len() < want || self.position >= self.end;
+        // The buffer may have had room for more.
+        bytes.truncate(want);
+        Ok(Chunk { bytes: self.buffers.lend(bytes), rest: (!ended).then_some(self) })
     }
 }
 

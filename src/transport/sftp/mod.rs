@@ -23,7 +23,6 @@ use super::{
 use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind, Result};
 
-mod buffers;
 mod calls;
 mod channel;
 mod client;

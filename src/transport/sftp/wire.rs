@@ -6,9 +6,9 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-use super::buffers::Buffers;
 use super::fields::{Fields, broken, put_string};
 use crate::error::Result;
+use crate::transport::buffers::Buffers;
 
 pub use super::fields::Attrs;
 pub use super::request::{CheckFile, CopyData, Extended, OpenFlags, Request};

@@ -11,7 +11,7 @@ const KEPT: usize = 16;
 
 /// The buffers of one channel.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Buffers(Arc<Mutex<Vec<Vec<u8>>>>);
+pub(crate) struct Buffers(Arc<Mutex<Vec<Vec<u8>>>>);
 
 /// A buffer on loan: it comes back when the last slice of it is dropped.
 struct Lent {
@@ -36,7 +36,7 @@ impl Drop for Lent {
 
 impl Buffers {
     /// Returns an empty buffer with room for a packet.
-    pub(super) fn take(&self, length: usize) -> Vec<u8> {
+    pub(crate) fn take(&self, length: usize) -> Vec<u8> {
         let kept = (length >= LONG).then(|| self.0.lock().unwrap_or_else(PoisonError::into_inner).pop()).flatten();
         let mut buffer = kept.unwrap_or_default();
         buffer.clear();
@@ -45,7 +45,7 @@ impl Buffers {
     }
 
     /// Hands out what was put together in a buffer.
-    pub(super) fn lend(&self, bytes: Vec<u8>) -> Bytes {
+    pub(crate) fn lend(&self, bytes: Vec<u8>) -> Bytes {
         if bytes.len() < LONG {
             return bytes.into();
         }
