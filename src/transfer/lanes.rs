@@ -269,7 +269,12 @@ impl Lanes {
     /// Tells the large files how many streams each may have.
     fn share(&self) {
         let sharers = if self.streams == 1 { self.jobs } else { self.heavy };
-        let share = self.ctx.options.segments.unwrap_or((self.open / sharers.max(1)).max(1));
+        let share = match self.ctx.options.segments {
+            // Streams that begin before their connections are there would all stay on the first.
+            Some(segments) if self.opening.is_some() => segments.min(self.open),
+            Some(segments) => segments,
+            None => (self.open / sharers.max(1)).max(1),
+        };
         self.ctx.share.send_if_modified(|now| std::mem::replace(now, share) != share);
     }
 
