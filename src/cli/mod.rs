@@ -130,7 +130,8 @@ pub(crate) fn main() -> ExitCode {
 fn run(command: Command, context: &Arc<Context>) -> Result<()> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(cores.min(4))
+        // Disks have threads of their own. Where all cores are workers, each event is handed back and forth between them.
+        .worker_threads((cores / 2).clamp(1, 4))
         .enable_all()
         .build()
         .map_err(|e| Error::io("start the runtime", e))?;

@@ -90,13 +90,20 @@ impl Moving<'_> {
         if self.ctx.cancel.is_cancelled() {
             return Err(cancelled());
         }
-        let entry = self.source_entry().await?;
+        let listed = self.listed_entry();
+        if listed.is_none() {
+            self.source_entry().await?;
+        }
         if let Some(folder) = self.job.folder.as_ref().filter(|_| !self.ctx.options.dry_run)
             && folder.make(self.ctx).await == Made::Failed
         {
             return Err(Error::new(ErrorKind::NotFound, "its directory could not be made"));
         }
         let existing = self.existing().await?;
+        let entry = match listed.filter(|_| existing.is_none()) {
+            Some(listed) => listed,
+            None => self.source_entry().await?,
+        };
         if let Some(reason) = reason_to_skip(&entry, existing.as_ref(), self.ctx.options.existing)? {
             return Ok(Status::Skipped(reason));
         }
@@ -141,6 +148,16 @@ impl Moving<'_> {
             progress: &self.progress,
         };
         attempt.run(journal).await
+    }
+
+    /// Returns what the listing told, where that is enough: all but the time, which comes as the file is opened, and
+    /// which nothing but the copy's own time depends on.
+    fn listed_entry(&self) -> Option<Entry> {
+        let told = self.job.source.transport.capabilities().mtime_on_read && !self.ctx.options.dry_run;
+        let entry = self.entry.as_ref().filter(|entry| told && entry.kind == FileKind::File)?;
+        let small = entry.size.is_some_and(|size| size <= SMALLEST_BLOCK);
+        let coarse = entry.mtime.is_some_and(|mtime| mtime.precision > Precision::Second);
+        (small && coarse).then(|| Entry { mtime: None, ..entry.clone() })
     }
 
     async fn source_entry(&mut self) -> Result<Entry> {

@@ -72,12 +72,15 @@ impl<'a> Streams<'a> {
     }
 
     /// Copies what is missing, `kept` bytes being there; returns the file's length and how its part was closed.
-    pub(super) async fn run(&self, kept: u64, last: Finish) -> Result<(u64, Finished)> {
+    pub(super) async fn run(&self, kept: u64, mut last: Finish) -> Result<(u64, Finished)> {
         self.attempt.progress.start_at(kept);
         // All of it may be there already.
         let end = self.attempt.entry.size.unwrap_or(u64::MAX);
         let first = self.segments.claim().unwrap_or_else(|| Claim::of(end..end));
         let ends = self.open(&first, kept == 0).await?;
+        if self.attempt.entry.mtime.is_none() && self.attempt.part.transport.capabilities().set_mtime.is_some() {
+            last.metadata.mtime = ends.reader.mtime().map(|mtime| mtime.time);
+        }
         let (moved, writer) = self.work(first, ends).await?;
         // Closed behind all others, so that what it sets and tells is about the whole file.
         Ok((kept + moved, writer.finish(last).await?))

@@ -119,6 +119,11 @@ pub trait ReadStream: Send {
     /// Returns the next bytes in order; empty means end of the range or file and nothing else.
     async fn read(&mut self) -> Result<Bytes>;
 
+    /// Returns the file's modification time, where opening it told that.
+    fn mtime(&self) -> Option<Mtime> {
+        None
+    }
+
     /// Ends a read after `read` returned empty; only its `Ok` says that the server is content (FTP: the 226 was read).
     #[must_use = "only finish tells whether the transfer succeeded"]
     async fn finish(self: Box<Self>) -> Result<()>;

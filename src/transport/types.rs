@@ -254,6 +254,9 @@ pub struct Capabilities {
     pub random_write: bool,
     /// Modification times can be set, this exactly.
     pub set_mtime: Option<Precision>,
+    /// Opening a file for reading from its start tells its exact time ([`ReadStream::mtime`](super::ReadStream::mtime)),
+    /// which its listings don't.
+    pub mtime_on_read: bool,
     /// Permission bits can be set.
     pub set_mode: bool,
     /// Symbolic links can be made and read.

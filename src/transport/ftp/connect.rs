@@ -156,6 +156,12 @@ impl Login {
         self.server().is_some_and(|server| server.in_order)
     }
 
+    /// Returns whether the time of a file is asked for as it is opened: the listings don't have it, and it costs no trip.
+    pub(super) fn tells_times(&self) -> bool {
+        self.is_in_order()
+            && self.server().is_some_and(|server| !server.features.machine_lists() && server.features.has("MDTM"))
+    }
+
     /// Returns the shortest time in which the server has answered so far.
     pub(super) fn round_trip(&self) -> Option<Duration> {
         let nanos = self.round_trip.load(Ordering::Relaxed);

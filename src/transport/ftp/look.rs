@@ -173,7 +173,8 @@ async fn exact(connection: &mut Connection, path: &RemotePath, mut entry: Entry)
     Ok(entry)
 }
 
-fn parse_mdtm(reply: &Reply) -> Option<Mtime> {
+/// Reads the time out of a reply to MDTM.
+pub(super) fn parse_mdtm(reply: &Reply) -> Option<Mtime> {
     (reply.code() == 213).then(|| parse_time(reply.first_text().trim_ascii())).flatten()
 }
 

@@ -181,6 +181,7 @@ impl Transport for Ftp {
             resume_write: features.is_some_and(|features| restarts || features.has("SIZE")),
             random_write: false,
             set_mtime: features.and_then(Features::time_command).map(|_| Precision::Second),
+            mtime_on_read: self.login.tells_times(),
             set_mode: features.is_some_and(|features| features.mode_command().is_some()),
             symlinks: false,
             atomic_replace: server.is_some_and(|server| server.unix) && self.replaces.load(Ordering::Relaxed),

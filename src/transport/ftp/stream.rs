@@ -12,7 +12,7 @@ use super::transfer::{Refusal, Started, Transfer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::buffers::Buffers;
 use crate::transport::lease::Lease;
-use crate::transport::{Finish, Finished, ReadRange, ReadStream, RemotePath, WriteMode, WriteStream};
+use crate::transport::{Finish, Finished, Mtime, ReadRange, ReadStream, RemotePath, WriteMode, WriteStream};
 
 /// The most bytes handed over at once.
 const CHUNK: usize = 1 << 20;
@@ -98,6 +98,7 @@ pub(super) struct FtpRead {
     received: u64,
     /// What the file's size says should come, where it was asked.
     expected: Option<u64>,
+    mtime: Option<Mtime>,
     ended: bool,
     buffer: Vec<u8>,
     buffers: Buffers,
@@ -108,8 +109,19 @@ impl FtpRead {
     pub(super) fn new(connection: Lease<Connection>, started: Started, path: RemotePath, range: ReadRange) -> Self {
         let left = range.end.map(|end| end.saturating_sub(range.start));
         let expected = started.size.map(|size| size.saturating_sub(range.start));
+        let mtime = started.mtime;
         let open = Some((connection, started.data));
-        Self { open, path, left, received: 0, expected, ended: false, buffer: Vec::new(), buffers: Buffers::default() }
+        Self {
+            open,
+            path,
+            left,
+            received: 0,
+            expected,
+            mtime,
+            ended: false,
+            buffer: Vec::new(),
+            buffers: Buffers::default(),
+        }
     }
 
     /// Reads what is there into `buffer`; 0 at the end.
@@ -154,6 +166,10 @@ impl ReadStream for FtpRead {
         }
         self.received += chunk.len() as u64;
         Ok(chunk)
+    }
+
+    fn mtime(&self) -> Option<Mtime> {
+        self.mtime
     }
 
     async fn finish(mut self: Box<Self>) -> Result<()> {

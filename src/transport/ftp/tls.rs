@@ -30,7 +30,7 @@ use crate::transport::escape;
 const TICKETS: usize = 16;
 
 /// Bytes read from the socket at once: rustls by itself takes one record, 16 KiB, with each system call.
-const READ_AHEAD: usize = 256 * 1024;
+const READ_AHEAD: usize = 64 * 1024;
 
 /// Which versions of TLS to offer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,13 +9,13 @@ use tokio::time::{sleep, timeout};
 
 use super::connection::{Connection, Health, check, line};
 use super::data::Data;
-use super::look::parse_size;
+use super::look::{parse_mdtm, parse_size};
 use super::port::{Way, port_in};
 use super::reply::Reply;
 use super::tls::LoginTls;
 use super::wire::{Stream, Wire};
 use crate::error::{Error, ErrorKind, Result};
-use crate::transport::RemotePath;
+use crate::transport::{Mtime, RemotePath};
 
 /// How often a data connection that the server can't open just now (425) is asked for again, and the first pause.
 const BUSY_RETRIES: u32 = 5;
@@ -48,6 +48,8 @@ pub(super) struct Started {
     pub(super) data: Data,
     /// The size of the file, where a read began behind its start and the server tells.
     pub(super) size: Option<u64>,
+    /// The time of the file, where it was asked for and the server tells.
+    pub(super) mtime: Option<Mtime>,
     /// Whether the server has agreed to it.
     pub(super) agreed: bool,
 }
@@ -72,6 +74,8 @@ impl From<Error> for Refusal {
 struct Begun {
     /// See [`Started::size`].
     size: Option<u64>,
+    /// See [`Started::mtime`].
+    mtime: Option<Mtime>,
     /// Why it is another directory that is being listed.
     elsewhere: Option<Reply>,
 }
@@ -144,6 +148,9 @@ impl Connection {
             }
         }
         let mut lines = lines(what, path)?;
+        if what == Transfer::Read(0) && self.login().tells_times() {
+            lines.insert(0, line("MDTM", path)?);
+        }
         // Behind an upload there are other questions first, whose answers shall not depend on there being a free port.
         let upload = matches!(what, Transfer::Write(_) | Transfer::WriteAtOnce | Transfer::Append);
         self.behind = self.login().is_in_order() && !upload;
@@ -199,7 +206,12 @@ impl Connection {
                         self.let_pass(data).await?;
                         Err(Miss::Final(Refusal::Said(refused)))
                     }
-                    None => Ok(Started { data, size: begun.size, agreed: what != Transfer::WriteAtOnce }),
+                    None => Ok(Started {
+                        data,
+                        size: begun.size,
+                        mtime: begun.mtime,
+                        agreed: what != Transfer::WriteAtOnce,
+                    }),
                 }
             }
             Err(Closed::Unreachable(e)) => {
@@ -214,6 +226,7 @@ impl Connection {
     async fn begun(&mut self, what: Transfer) -> Result<Begun, Refusal> {
         let mut begun = Begun::default();
         match what {
+            Transfer::Read(0) if self.login().tells_times() => begun.mtime = parse_mdtm(&self.next_reply().await?),
             Transfer::Read(1..) => {
                 begun.size = parse_size(&self.next_reply().await?);
                 let restart = self.next_reply().await?;

@@ -51,6 +51,7 @@ impl Transport for Local {
             resume_write: true,
             random_write: true,
             set_mtime: Some(Precision::Nanosecond),
+            mtime_on_read: false,
             set_mode: true,
             symlinks: true,
             atomic_replace: true,

@@ -126,6 +126,7 @@ fn capabilities(client: &Client, most: usize) -> Capabilities {
         resume_write: true,
         random_write: true,
         set_mtime: Some(Precision::Second),
+        mtime_on_read: false,
         set_mode: true,
         symlinks: true,
         atomic_replace: client.offers("posix-rename@openssh.com"),
