@@ -110,8 +110,15 @@ impl Lanes {
         let size = job.entry.as_ref().and_then(|entry| entry.size).unwrap_or(0);
         let places = usize::try_from(size / BYTES_PER_PLACE).unwrap_or(usize::MAX);
         // A bit less than all, so that while one large file ends the next has begun.
-        let load = Load { places: places.clamp(1, (self.streams * 3 / 4).max(1)), heavy: size >= LARGE };
+        let heavy = size >= LARGE && self.is_worth_more(job);
+        let load = Load { places: places.clamp(1, (self.streams * 3 / 4).max(1)), heavy };
         self.count(load)
+    }
+
+    /// Returns whether one file can use several connections, or more of one than its share.
+    fn is_worth_more(&self, job: &Job) -> bool {
+        let (from, to) = (job.source.transport.capabilities(), job.destination.transport.capabilities());
+        self.streams > 1 || (from.resume_read && to.random_write)
     }
 
     /// Counts something small in: a directory, a link.
@@ -198,10 +205,11 @@ impl Lanes {
     /// There is work for more connections.
     fn demand(&mut self) {
         let Some(controller) = &mut self.controller else { return };
-        let alone = self.streams == 1 && self.crowded;
+        let alone = self.streams == 1;
         let far = self.round_trip >= FAR;
         match (far, alone) {
             (true, true) => controller.raise_to(START_FAR_ALONE),
+            (false, true) if !self.crowded => {}
             (true, false) | (false, true) => controller.raise_to(START),
             (false, false) => {}
         }

@@ -15,6 +15,10 @@ use super::segments::{Claim, Segments};
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::{Finish, Finished, ReadRange, ReadStream, WriteMode, WriteStream};
 
+/// Round trips that a new stream takes until it is as fast as the others.
+const WARM_TRIPS: u32 = 4;
+const COLD_TRIPS: u32 = 12;
+
 /// One file being copied by several streams.
 pub(super) struct Streams<'a> {
     attempt: &'a Attempt<'a>,
@@ -61,10 +65,12 @@ impl<'a> Streams<'a> {
         let (from, to) = (attempt.job.source.transport.capabilities(), attempt.part.transport.capabilities());
         let divisible = from.resume_read && to.random_write;
         let block = journal.as_ref().filter(|_| divisible).map_or(0, |journal| journal.head.block);
-        let round_trip = attempt.job.round_trip().unwrap_or_default();
+        // A connection of its own begins slowly; on one that is there a stream is at full speed with its first answer.
+        let trips = if from.streams == 1 || to.streams == 1 { COLD_TRIPS } else { WARM_TRIPS };
+        let start_up = attempt.job.round_trip().unwrap_or_default() * trips;
         Self {
             attempt,
-            segments: Segments::new(missing, block, round_trip),
+            segments: Segments::new(missing, block, start_up),
             journal: journal.map(Mutex::new),
             stop: attempt.ctx.cancel.child_token(),
             divisible: block > 0,
@@ -76,7 +82,7 @@ impl<'a> Streams<'a> {
         self.attempt.progress.start_at(kept);
         // All of it may be there already.
         let end = self.attempt.entry.size.unwrap_or(u64::MAX);
-        let first = self.segments.claim().unwrap_or_else(|| Claim::of(end..end));
+        let first = self.segments.claim(1).unwrap_or_else(|| Claim::of(end..end));
         let ends = self.open(&first, kept == 0).await?;
         if self.attempt.entry.mtime.is_none() && self.attempt.part.transport.capabilities().set_mtime.is_some() {
             last.metadata.mtime = ends.reader.mtime().map(|mtime| mtime.time);
@@ -98,7 +104,8 @@ impl<'a> Streams<'a> {
                 let wanted = *share.borrow_and_update();
                 busy.resize(busy.len().max(wanted), false);
                 while let Some(number) = busy[..wanted].iter().position(|busy| !busy) {
-                    let Some(claim) = self.segments.claim() else { break };
+                    let idle = busy[..wanted].iter().filter(|busy| !**busy).count();
+                    let Some(claim) = self.segments.claim(idle) else { break };
                     busy[number] = true;
                     running.push(Box::pin(self.stream(number, claim, None, false)));
                 }
@@ -108,7 +115,7 @@ impl<'a> Streams<'a> {
                 Ok(()) = share.changed(), if self.divisible => continue,
             };
             let Some(ended) = ended else {
-                match self.segments.claim().filter(|_| failure.is_none()) {
+                match self.segments.claim(1).filter(|_| failure.is_none()) {
                     Some(claim) => running.push(Box::pin(self.stream(0, claim, None, true))),
                     None => break,
                 }
@@ -159,7 +166,7 @@ impl<'a> Streams<'a> {
             if number > 0 && number >= *self.attempt.ctx.share.borrow() {
                 return ended;
             }
-            match self.segments.claim() {
+            match self.segments.claim(1) {
                 Some(next) => claim = next,
                 None => return ended,
             }

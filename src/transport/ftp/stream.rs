@@ -15,9 +15,9 @@ use crate::transport::lease::Lease;
 use crate::transport::{Finish, Finished, Mtime, ReadRange, ReadStream, RemotePath, WriteMode, WriteStream};
 
 /// The most bytes handed over at once.
-const CHUNK: usize = 1 << 20;
+const CHUNK: usize = 256 * 1024;
 /// What is shorter is copied: handed over as it is, a few bytes would hold a whole chunk's memory.
-const SHORT: usize = CHUNK / 8;
+const SHORT: usize = CHUNK / 2;
 /// Files of up to this length are sent before the server agrees to take them: it all fits into a socket's buffer.
 const AT_ONCE: u64 = 64 * 1024;
 
