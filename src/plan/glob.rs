@@ -32,7 +32,7 @@ pub async fn expand(place: &Place) -> Result<Matches> {
     let mut found = BTreeMap::new();
     for pattern in expand_braces(pattern)? {
         let transport = place.transport.as_ref();
-        let start = place.endpoint.path.base_at(&transport.home().await?);
+        let start = place.base().await?;
         expand_one(transport, start, &pattern, &mut found).await?;
     }
     if !found.is_empty() {

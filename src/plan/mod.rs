@@ -6,7 +6,7 @@ mod walk;
 
 use std::sync::Arc;
 
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Base, Endpoint};
 use crate::error::Result;
 use crate::transfer::Location;
 use crate::transport::{RemotePath, Transport};
@@ -26,7 +26,16 @@ pub struct Place {
 impl Place {
     /// Returns the absolute path that the user named, wildcards taken literally.
     pub async fn path(&self) -> Result<RemotePath> {
-        self.endpoint.path.resolve(&self.transport.home().await?)
+        let base = self.base().await?;
+        self.endpoint.path.resolve(&base)
+    }
+
+    /// Returns where the path starts; asks the server only if that is the directory which the login starts in.
+    pub(super) async fn base(&self) -> Result<RemotePath> {
+        match self.endpoint.path.base {
+            Base::Root => Ok(RemotePath::root()),
+            Base::Home => self.transport.home().await,
+        }
     }
 
     /// Returns a path at this endpoint as a location.
