@@ -273,7 +273,7 @@ mod tests {
         let content = vec![7; 5000];
         let file = file(&content);
         let packet = read(&file, 9, 1000, 300_000).unwrap();
-        let codec = Response::Data(Bytes::from(content[1000..].to_vec()).into()).encode(9).into_bytes();
+        let codec = Response::Data(Bytes::from(content[1000..].to_vec())).encode(9).into_bytes();
         assert_eq!(packet, codec);
         let packet = Frames::new(MAX_PACKET).next(&mut &packet[..]).unwrap().unwrap();
         assert_eq!(Response::decode(packet).unwrap().0, 9);

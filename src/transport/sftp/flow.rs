@@ -78,29 +78,29 @@ struct Best<T> {
     since: Instant,
     now: Option<T>,
     before: Option<T>,
-    best: Option<T>,
+    chosen: Option<T>,
 }
 
 impl<T: Copy> Best<T> {
     fn new(now: Instant, period: Duration) -> Self {
-        Self { period, since: now, now: None, before: None, best: None }
+        Self { period, since: now, now: None, before: None, chosen: None }
     }
 
     fn offer(&mut self, new: T, at: Instant, is_better: impl Fn(T, T) -> bool) {
         if at.saturating_duration_since(self.since) >= self.period {
             (self.since, self.before, self.now) = (at, self.now, None);
-            self.best = self.before;
+            self.chosen = self.before;
         }
         if self.now.is_none_or(|old| is_better(new, old)) {
             self.now = Some(new);
         }
-        if self.best.is_none_or(|old| is_better(new, old)) {
-            self.best = Some(new);
+        if self.chosen.is_none_or(|old| is_better(new, old)) {
+            self.chosen = Some(new);
         }
     }
 
     fn get(&self) -> Option<T> {
-        self.best
+        self.chosen
     }
 }
 

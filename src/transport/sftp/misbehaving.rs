@@ -32,7 +32,7 @@ fn good(data: &[u8], request: &Request) -> Response {
             if start == end {
                 return Response::status(StatusCode::EOF, "");
             }
-            Response::Data(Bytes::copy_from_slice(&data[start..end]).into())
+            Response::Data(Bytes::copy_from_slice(&data[start..end]))
         }
         Request::Fstat(_) | Request::Stat(_) | Request::Lstat(_) => {
             Response::Attrs(Attrs { size: Some(data.len() as u64), permissions: Some(0o100_644), ..Attrs::default() })
@@ -121,7 +121,7 @@ async fn nothing_is_asked_for_behind_the_range() {
 #[tokio::test]
 async fn data_without_a_byte_for_ever_is_an_error() {
     let sftp = scripted(&[], |id, request| match request {
-        Request::Read(..) => answer(id, Response::Data(Bytes::new().into())),
+        Request::Read(..) => answer(id, Response::Data(Bytes::new())),
         other => answer(id, good(b"x", &other)),
     });
     let error = read_from(&sftp.await, ReadRange::ALL).await.unwrap_err();
@@ -235,7 +235,7 @@ async fn breaches_of_the_protocol_end_the_connection() {
 #[tokio::test]
 async fn more_data_than_asked_for_is_refused() {
     let sftp = scripted(&[], |id, request| match request {
-        Request::Read(_, _, length) => answer(id, Response::Data(Bytes::from(vec![0; length as usize + 1]).into())),
+        Request::Read(_, _, length) => answer(id, Response::Data(Bytes::from(vec![0; length as usize + 1]))),
         other => answer(id, good(b"x", &other)),
     });
     assert_eq!(read_from(&sftp.await, ReadRange::ALL).await.unwrap_err().kind(), ErrorKind::Protocol);
