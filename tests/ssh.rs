@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use haul::endpoint::Endpoint;
 use haul::transport::ssh::{Inbound, LoginCache, Session, connect, use_askpass_program};
-use haul::transport::{ConnectOptions, HostKeyPolicy, SshEngine};
+use haul::transport::{ConnectOptions, HostKeyPolicy, SshConfig, SshEngine};
 use haul::{Error, ErrorKind, Result};
 use sshd::{Answers, Sshd, agent_with, new_key};
 
@@ -25,8 +25,9 @@ fn options(sshd: &Sshd, engine: SshEngine) -> ConnectOptions {
         timeout: Duration::from_secs(10),
         identities: vec![sshd.path("login_ed25519")],
         agent: None,
+        ssh_config: SshConfig::None,
         known_hosts: Some(sshd.known_hosts(&[&sshd.host_key("ed25519")])),
-        host_key: HostKeyPolicy::Strict,
+        host_key: Some(HostKeyPolicy::Strict),
         ssh_engine: engine,
         ..ConnectOptions::default()
     }
@@ -150,22 +151,22 @@ async fn an_unknown_host_is_refused_accepted_or_asked_about() {
         let base = ConnectOptions { known_hosts: Some(file.clone()), ..options(&sshd, engine) };
 
         for policy in [HostKeyPolicy::Strict, HostKeyPolicy::Ask] {
-            let error = open(&sshd, &ConnectOptions { host_key: policy, ..base.clone() }).await.unwrap_err();
+            let error = open(&sshd, &ConnectOptions { host_key: Some(policy), ..base.clone() }).await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::HostKey, "{engine:?} {policy:?}: {}", error.chain());
             assert!(error.hint().unwrap().contains("accept-new"), "{engine:?}");
         }
         let no = Answers::confirm(false);
-        let asking = ConnectOptions { host_key: HostKeyPolicy::Ask, prompt: no.clone(), ..base.clone() };
+        let asking = ConnectOptions { host_key: Some(HostKeyPolicy::Ask), prompt: no.clone(), ..base.clone() };
         assert_eq!(open(&sshd, &asking).await.unwrap_err().kind(), ErrorKind::HostKey, "{engine:?}");
         assert!(no.questions()[0].contains("SHA256:"), "{engine:?}: {:?}", no.questions());
         assert!(!file.exists() || std::fs::read(&file).unwrap().is_empty(), "{engine:?}");
 
-        let yes = ConnectOptions { host_key: HostKeyPolicy::Ask, prompt: Answers::confirm(true), ..base.clone() };
+        let yes = ConnectOptions { host_key: Some(HostKeyPolicy::Ask), prompt: Answers::confirm(true), ..base.clone() };
         open(&sshd, &yes).await.unwrap();
         open(&sshd, &base).await.expect("the key is on file now");
 
         std::fs::remove_file(&file).unwrap();
-        open(&sshd, &ConnectOptions { host_key: HostKeyPolicy::AcceptNew, ..base.clone() }).await.unwrap();
+        open(&sshd, &ConnectOptions { host_key: Some(HostKeyPolicy::AcceptNew), ..base.clone() }).await.unwrap();
         open(&sshd, &base).await.expect("the key is on file now");
     }
 }
@@ -181,8 +182,11 @@ async fn a_changed_or_revoked_key_is_refused_under_every_policy() {
     for engine in ENGINES {
         for policy in [HostKeyPolicy::Strict, HostKeyPolicy::AcceptNew] {
             for file in [&changed, &revoked] {
-                let options =
-                    ConnectOptions { known_hosts: Some(file.clone()), host_key: policy, ..options(&sshd, engine) };
+                let options = ConnectOptions {
+                    known_hosts: Some(file.clone()),
+                    host_key: Some(policy),
+                    ..options(&sshd, engine)
+                };
                 let error = open(&sshd, &options).await.unwrap_err();
                 assert_eq!(error.kind(), ErrorKind::HostKey, "{engine:?} {policy:?}: {}", error.chain());
                 if file == &changed && engine != SshEngine::Openssh {
@@ -383,7 +387,7 @@ async fn several_connections_log_in_together() {
             prompt: prompt.clone(),
             identities: vec![sshd.path("login_locked")],
             known_hosts: Some(sshd.known_hosts(&[])),
-            host_key: HostKeyPolicy::Ask,
+            host_key: Some(HostKeyPolicy::Ask),
             connections: 3,
             ..options(&sshd, engine)
         };
@@ -411,4 +415,57 @@ async fn a_server_that_refuses_further_logins_still_serves() {
 #[test]
 fn the_test_keys_are_there() {
     assert!(Path::new("/usr/sbin/sshd").exists(), "these tests need OpenSSH's server");
+}
+
+/// What works with `ssh web` works with `haul ls sftp://web/`.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_ssh_configuration_tells_how_to_reach_a_host() {
+    let sshd = Sshd::start("");
+    let endpoint = sshd.endpoint();
+    let known = sshd.path("known");
+    std::fs::write(&known, format!("filed-name {}", sshd.host_key("ed25519"))).unwrap();
+    let config = sshd.path("config");
+    let text = format!(
+        "Host web\n HostName 127.0.0.1\n Port {}\n User {}\n HostKeyAlias filed-name\n\
+         Match originalhost web\n UserKnownHostsFile {}\n GlobalKnownHostsFile /dev/null\n\
+         StrictHostKeyChecking yes\n IdentityFile {}/no_such_key\n IdentityFile {}\n IdentitiesOnly yes\n",
+        endpoint.port.unwrap(),
+        endpoint.user.as_ref().unwrap(),
+        known.display(),
+        sshd.path("").display(),
+        sshd.path("login_ecdsa").display(),
+    );
+    std::fs::write(&config, text).unwrap();
+    for engine in ENGINES {
+        use_askpass_program(env!("CARGO_BIN_EXE_haul").into());
+        let options = ConnectOptions {
+            agent: None,
+            ssh_config: SshConfig::File(config.clone()),
+            ssh_engine: engine,
+            ..ConnectOptions::default()
+        };
+        let web = Endpoint::parse("sftp://web/").unwrap();
+        let session = connect(&web, &options, &LoginCache::default()).await.unwrap();
+        assert_eq!(session.exec(b"echo me").await.unwrap(), b"me\n", "{engine:?}");
+        session.close().await;
+        // A key that is filed under that name, but another one.
+        let other = sshd.path("other");
+        std::fs::write(&other, format!("filed-name {}", sshd.host_key("ecdsa"))).unwrap();
+        let options = ConnectOptions { known_hosts: Some(other), ..options };
+        let error = connect(&web, &options, &LoginCache::default()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::HostKey, "{engine:?}: {error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_jump_host_is_not_gone_around() {
+    let sshd = Sshd::start("");
+    let config = sshd.path("config");
+    std::fs::write(&config, "Host *\n ProxyJump gate\n").unwrap();
+    for engine in [SshEngine::Russh, SshEngine::Libssh2] {
+        let options = ConnectOptions { ssh_config: SshConfig::File(config.clone()), ..options(&sshd, engine) };
+        let error = open(&sshd, &options).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+        assert!(error.to_string().contains("config:2") && error.hint().unwrap().contains("openssh"), "{error}");
+    }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::Args;
 use haul::transfer::{self, Existing, Verify};
-use haul::transport::{ConnectOptions, Durability, HostKeyPolicy, Prompt, Secret, SshEngine, TlsMode};
+use haul::transport::{ConnectOptions, Durability, HostKeyPolicy, Prompt, Secret, SshConfig, SshEngine, TlsMode};
 use haul::{Error, ErrorKind};
 
 use super::progress::View;
@@ -149,7 +149,11 @@ pub(crate) struct ConnectArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) password_file: Option<PathBuf>,
 
-    /// Try this SSH private key; may be given several times [default: the usual files of ~/.ssh]
+    /// Heed this SSH configuration instead of ~/.ssh/config; none heeds nothing
+    #[arg(long, value_name = "FILE")]
+    ssh_config: Option<PathBuf>,
+
+    /// Try this SSH private key; may be given several times [default: as ~/.ssh/config says, else its usual files]
     #[arg(short, long, value_name = "FILE")]
     identity: Vec<PathBuf>,
 
@@ -157,13 +161,13 @@ pub(crate) struct ConnectArgs {
     #[arg(long, value_name = "FILE")]
     known_hosts: Option<PathBuf>,
 
-    /// What to do about an SSH host key that is not known yet
-    #[arg(long, value_name = "POLICY", default_value = "ask", value_parser = choice(&[
+    /// What to do about an SSH host key that is not known yet [default: as ~/.ssh/config says, else ask]
+    #[arg(long, value_name = "POLICY", value_parser = choice(&[
         ("ask", "Ask on the terminal, refuse without one", HostKeyPolicy::Ask),
         ("strict", "Refuse", HostKeyPolicy::Strict),
         ("accept-new", "Accept and write it down; a changed key is still refused", HostKeyPolicy::AcceptNew),
     ]))]
-    host_key: HostKeyPolicy,
+    host_key: Option<HostKeyPolicy>,
 
     /// Which SSH implementation to use
     #[arg(long, value_name = "ENGINE", default_value = "russh", value_parser = choice(&[
@@ -205,6 +209,11 @@ impl ConnectArgs {
             timeout: self.timeout,
             password,
             prompt,
+            ssh_config: match &self.ssh_config {
+                None => SshConfig::Usual,
+                Some(file) if file == Path::new("none") => SshConfig::None,
+                Some(file) => SshConfig::File(file.clone()),
+            },
             identities: self.identity.clone(),
             known_hosts: self.known_hosts.clone(),
             host_key: self.host_key,

@@ -90,6 +90,18 @@ pub enum SshEngine {
     Openssh,
 }
 
+/// Which configuration of OpenSSH is heeded.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum SshConfig {
+    /// `~/.ssh/config` and `/etc/ssh/ssh_config`.
+    #[default]
+    Usual,
+    /// None.
+    None,
+    /// This file and no other.
+    File(PathBuf),
+}
+
 /// Whether an `ftp://` control connection is upgraded to TLS. `ftpes://` and `ftps://` always use it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum TlsMode {
@@ -111,14 +123,17 @@ pub struct ConnectOptions {
     pub password: Option<Secret>,
     /// Whom to ask.
     pub prompt: Arc<dyn Prompt>,
-    /// SSH private keys to try, in order; empty: the usual files of `~/.ssh`.
+    /// Which configuration of OpenSSH is heeded, where these options and the URL say nothing.
+    pub ssh_config: SshConfig,
+    /// SSH private keys to try, in order, and no others; empty: those of the configuration, else the usual files of
+    /// `~/.ssh`.
     pub identities: Vec<PathBuf>,
     /// The socket of the ssh-agent whose keys to try as well; by default that of `SSH_AUTH_SOCK`.
     pub agent: Option<PathBuf>,
     /// The known_hosts file to read and write instead of `~/.ssh/known_hosts` (and instead of the system's).
     pub known_hosts: Option<PathBuf>,
-    /// What to do about unknown host keys.
-    pub host_key: HostKeyPolicy,
+    /// What to do about unknown host keys; `None`: what the configuration says, else [`HostKeyPolicy::Ask`].
+    pub host_key: Option<HostKeyPolicy>,
     /// Which SSH implementation to use.
     pub ssh_engine: SshEngine,
     /// TLS for `ftp://`.
@@ -139,10 +154,11 @@ impl Default for ConnectOptions {
             timeout: Duration::from_secs(30),
             password: None,
             prompt: Arc::new(NoPrompt),
+            ssh_config: SshConfig::default(),
             identities: Vec::new(),
             agent: std::env::var_os("SSH_AUTH_SOCK").map(PathBuf::from),
             known_hosts: None,
-            host_key: HostKeyPolicy::default(),
+            host_key: None,
             ssh_engine: SshEngine::default(),
             tls: TlsMode::default(),
             tls_ca: None,

@@ -25,7 +25,7 @@ pub mod sftp;
 pub mod ssh;
 mod types;
 
-pub use login::{ConnectOptions, HostKeyPolicy, NoPrompt, Prompt, Secret, SshEngine, TlsMode};
+pub use login::{ConnectOptions, HostKeyPolicy, NoPrompt, Prompt, Secret, SshConfig, SshEngine, TlsMode};
 pub use path::{RemotePath, escape, is_plain_name};
 pub use types::{
     Algorithm, Capabilities, Durability, Entry, FileKind, Finish, Finished, Follow, Mtime, Precision, ReadRange,

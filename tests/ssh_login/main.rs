@@ -63,7 +63,7 @@ fn options(door: &Door, engine: SshEngine, person: &Arc<Person>, password: Optio
         identities: vec![door.path("key")],
         agent: None,
         known_hosts: Some(door.path("known_hosts")),
-        host_key: HostKeyPolicy::Strict,
+        host_key: Some(HostKeyPolicy::Strict),
         ssh_engine: engine,
         ..ConnectOptions::default()
     }

@@ -86,7 +86,7 @@ impl Server {
             password: self.password.clone().map(Secret::new),
             identities: if sftp { vec![self.identity.clone()] } else { vec![] },
             known_hosts: sftp.then(|| self.known_hosts.clone()),
-            host_key: HostKeyPolicy::Strict,
+            host_key: Some(HostKeyPolicy::Strict),
             tls: if self.scheme == "ftp" { TlsMode::Off } else { TlsMode::Require },
             tls_ca: Some(self.ca.clone()),
             ..ConnectOptions::default()

@@ -160,7 +160,7 @@ impl Embedded {
     pub fn login(&self) -> (Endpoint, ConnectOptions) {
         let mut options = ConnectOptions {
             password: Some(Secret::new(Self::PASSWORD)),
-            host_key: HostKeyPolicy::Strict,
+            host_key: Some(HostKeyPolicy::Strict),
             ..ConnectOptions::default()
         };
         match self.server.identity() {

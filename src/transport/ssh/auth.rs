@@ -11,6 +11,7 @@ use tokio::task::spawn_blocking;
 
 use super::cache::LoginCache;
 use super::keys::{Identity, Origin, identities};
+use super::target::Target;
 use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::{ConnectOptions, Prompt, Secret, escape};
@@ -63,16 +64,10 @@ pub(super) trait Authenticator: Send {
     async fn questions(&mut self, answers: &Arc<Answers>) -> Result<Outcome>;
 }
 
-/// Returns the user's name: the URL's, else the one logged in here.
-///
-/// # Errors
-/// `Usage` when neither is known.
-pub(super) fn user_name(endpoint: &Endpoint) -> Result<String> {
-    let from_environment =
-        || ["USER", "LOGNAME"].iter().filter_map(|name| std::env::var(name).ok()).find(|user| !user.is_empty());
-    endpoint.user.clone().or_else(from_environment).or_else(account_name).ok_or_else(|| {
-        Error::new(ErrorKind::Usage, "no user name").with_hint("name the user in the URL: sftp://user@host/")
-    })
+/// Returns the name of the user here.
+pub(super) fn local_user() -> Option<String> {
+    let mut from_environment = ["USER", "LOGNAME"].iter().filter_map(|name| std::env::var(name).ok());
+    from_environment.find(|user| !user.is_empty()).or_else(account_name)
 }
 
 /// Looks the effective user up in the password file.
@@ -92,17 +87,17 @@ fn account_name() -> Option<String> {
 /// `AuthFailed` with what was tried and what the server offers.
 pub(super) async fn log_in(
     engine: &mut dyn Authenticator,
-    user: &str,
+    target: &Target,
     endpoint: &Endpoint,
     options: &ConnectOptions,
     cache: &LoginCache,
 ) -> Result<()> {
     let mut login = Login {
-        who: format!("{}@{}", escape(user.as_bytes()), endpoint.host),
+        who: format!("{}@{}", escape(target.user.as_bytes()), endpoint.host),
         prompt: Arc::clone(&options.prompt),
         cache: cache.clone(),
         turn: Turn::NotTaken,
-        identities: identities(options, cache).await?.into(),
+        identities: identities(target, options.timeout, cache).await?.into(),
         key_offers: KEY_OFFERS,
         known: endpoint.password.clone().or_else(|| options.password.clone()),
         asked: 0,
@@ -114,7 +109,7 @@ pub(super) async fn log_in(
     if !login.can_ask_nobody() {
         login.wait_for_turn().await?;
         // By now, what was asked for is known.
-        login.identities = identities(options, cache).await?.into();
+        login.identities = identities(target, options.timeout, cache).await?.into();
         login.start_with_what_worked();
     }
     let result = login.run(engine).await;

@@ -7,11 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use russh::keys::PrivateKey;
-use tokio::sync::OwnedMutexGuard;
+use tokio::sync::{OnceCell, OwnedMutexGuard};
 
 use super::auth::lock;
+use super::target::Target;
+use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind, Result};
-use crate::transport::Secret;
+use crate::transport::{ConnectOptions, Secret};
 
 /// What the person told at the first login and further connections of the same endpoint use again.
 #[derive(Clone, Default)]
@@ -22,6 +24,7 @@ pub struct LoginCache {
 #[derive(Default)]
 struct Inner {
     turn: Arc<tokio::sync::Mutex<()>>,
+    target: OnceCell<Target>,
     settled: AtomicBool,
     host_key: Mutex<HostKey>,
     kept: Mutex<Kept>,
@@ -56,6 +59,14 @@ impl fmt::Debug for LoginCache {
 }
 
 impl LoginCache {
+    /// Returns whom to reach, read from the configuration once.
+    ///
+    /// # Errors
+    /// Those of [`Target::find`].
+    pub(super) async fn target(&self, endpoint: &Endpoint, options: &ConnectOptions) -> Result<&Target> {
+        self.inner.target.get_or_try_init(|| Target::find(endpoint, options)).await
+    }
+
     /// Lets one login at a time through until the first succeeded, so that several connections don't ask everything
     /// several times; afterwards all of them at once, without a guard.
     ///

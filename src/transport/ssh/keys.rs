@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use russh::keys::agent::AgentIdentity;
 use russh::keys::agent::client::AgentClient;
@@ -10,8 +11,9 @@ use tokio::task::spawn_blocking;
 use zeroize::Zeroizing;
 
 use super::cache::LoginCache;
+use super::target::{Identities, Target};
 use crate::error::{Error, ErrorKind, Result};
-use crate::transport::{ConnectOptions, Prompt, escape};
+use crate::transport::{Prompt, escape};
 
 /// The files tried when the user names none, in OpenSSH's order but with the strongest first.
 const USUAL_FILES: [&str; 3] = ["id_ed25519", "id_ecdsa", "id_rsa"];
@@ -57,25 +59,25 @@ pub(super) struct LockedKey {
 }
 
 /// Lists the identities in the order to try them: the agent's keys that match a file, the agent's others, the files.
-/// With files named by the user only these are used, like OpenSSH's `IdentitiesOnly`.
+/// With files named by the user only these are used, as with OpenSSH's `IdentitiesOnly`.
 ///
 /// # Errors
 /// `Usage` when a file that the user named can't be read.
-pub(super) async fn identities(options: &ConnectOptions, cache: &LoginCache) -> Result<Vec<Identity>> {
-    let named = !options.identities.is_empty();
-    let paths = if named { options.identities.clone() } else { usual_paths() };
+pub(super) async fn identities(target: &Target, limit: Duration, cache: &LoginCache) -> Result<Vec<Identity>> {
+    let Identities { files, named, only } = target.identities.clone();
+    let paths = if files.is_empty() { usual_paths() } else { files };
     let cache = cache.clone();
     let files = spawn_blocking(move || read_files(&paths, named, &cache))
         .await
         .map_err(|e| Error::new(ErrorKind::Other, "read the key files").with_source(e))??;
-    let agent = match &options.agent {
-        Some(socket) => tokio::time::timeout(options.timeout, agent_keys(socket)).await.unwrap_or_default(),
+    let agent = match &target.agent {
+        Some(socket) => tokio::time::timeout(limit, agent_keys(socket)).await.unwrap_or_default(),
         None => Vec::new(),
     };
-    Ok(in_order(agent, files, named))
+    Ok(in_order(agent, files, only))
 }
 
-fn in_order(agent: Vec<Identity>, files: Vec<Identity>, named: bool) -> Vec<Identity> {
+fn in_order(agent: Vec<Identity>, files: Vec<Identity>, only: bool) -> Vec<Identity> {
     let same = |a: &Identity, b: &Identity| {
         a.public.as_ref().zip(b.public.as_ref()).is_some_and(|(a, b)| a.key_data() == b.key_data())
     };
@@ -85,7 +87,7 @@ fn in_order(agent: Vec<Identity>, files: Vec<Identity>, named: bool) -> Vec<Iden
         .into_iter()
         .filter(|file| !matches!(file.origin, Origin::Agent) && !first.iter().any(|key| same(key, file)))
         .collect();
-    if !named {
+    if !only {
         first.extend(others);
     }
     first.extend(rest);

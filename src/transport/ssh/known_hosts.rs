@@ -26,6 +26,31 @@ pub(super) struct KnownHosts {
     file: Option<PathBuf>,
 }
 
+/// Files of known hosts.
+#[derive(Debug, Clone)]
+pub(super) struct Files {
+    /// New keys go into this one; `None` without a home directory.
+    own: Option<PathBuf>,
+    others: Vec<PathBuf>,
+}
+
+impl Files {
+    /// This file and no other.
+    pub(super) fn only(file: &Path) -> Self {
+        Self { own: Some(file.to_path_buf()), others: Vec::new() }
+    }
+
+    /// The user's files and the system's; `None` stands for the usual ones.
+    pub(super) fn of(user: Option<Vec<PathBuf>>, system: Option<Vec<PathBuf>>) -> Self {
+        let ssh = std::env::home_dir().map(|home| home.join(".ssh"));
+        let usual = || ssh.iter().flat_map(|ssh| ["known_hosts", "known_hosts2"].map(|name| ssh.join(name))).collect();
+        let mut user = user.unwrap_or_else(usual).into_iter();
+        let own = user.next();
+        let usual = || ["/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2"].map(PathBuf::from).into();
+        Self { own, others: user.chain(system.unwrap_or_else(usual)).collect() }
+    }
+}
+
 /// What the files say about a key that a server showed.
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict<'a> {
@@ -57,16 +82,9 @@ enum Marker {
 }
 
 impl KnownHosts {
-    /// Reads `own` alone if given, else the user's and the system's files. Missing files are empty.
-    pub(super) fn read(host: &str, port: u16, own: Option<&Path>) -> Result<Self> {
-        let (file, others) = if let Some(own) = own {
-            (Some(own.to_path_buf()), Vec::new())
-        } else {
-            let ssh = std::env::home_dir().map(|home| home.join(".ssh"));
-            let second = ssh.as_ref().map(|ssh| ssh.join("known_hosts2"));
-            let system = ["/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2"].map(PathBuf::from);
-            (ssh.map(|ssh| ssh.join("known_hosts")), second.into_iter().chain(system).collect())
-        };
+    /// Reads what the files say about a host. Missing files are empty.
+    pub(super) fn read(host: &str, port: u16, files: &Files) -> Result<Self> {
+        let Files { own: file, others } = files.clone();
         let host = host.to_lowercase();
         let name = if port == 22 { host.clone() } else { format!("[{host}]:{port}") };
         let mut known = Self { name, keys: Vec::new(), keys_without_port: Vec::new(), file };
@@ -287,7 +305,7 @@ fn matches_hash(name: &str, hashed: &str) -> Option<bool> {
 }
 
 /// Matches `*` and `?`; goes back to the last `*` only, so that no pattern takes exponential time.
-fn matches_pattern(name: &[u8], pattern: &[u8]) -> bool {
+pub(super) fn matches_pattern(name: &[u8], pattern: &[u8]) -> bool {
     let (mut n, mut p) = (0, 0);
     let mut star = None;
     while n < name.len() {
@@ -349,7 +367,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("known_hosts");
         std::fs::write(&file, text).unwrap();
-        KnownHosts::read(host, port, Some(&file)).unwrap()
+        KnownHosts::read(host, port, &Files::only(&file)).unwrap()
     }
 
     fn is_match(host: &str, port: u16, text: &str, blob: &[u8]) -> bool {
@@ -433,7 +451,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("ssh/known_hosts");
         let key = blob("ssh-ed25519", 1);
-        let admit = |policy| KnownHosts::read("h", 2222, Some(&file)).unwrap().admit(&key, policy, &NoPrompt);
+        let admit = |policy| KnownHosts::read("h", 2222, &Files::only(&file)).unwrap().admit(&key, policy, &NoPrompt);
 
         for policy in [HostKeyPolicy::Strict, HostKeyPolicy::Ask] {
             let error = admit(policy).unwrap_err();
@@ -456,7 +474,7 @@ mod tests {
         let file = folder.path().join("known_hosts");
         std::fs::write(&file, "# no line break").unwrap();
         let key = blob("ssh-ed25519", 1);
-        let hosts = KnownHosts::read("h", 22, Some(&file)).unwrap();
+        let hosts = KnownHosts::read("h", 22, &Files::only(&file)).unwrap();
         hosts.admit(&key, HostKeyPolicy::AcceptNew, &NoPrompt).unwrap();
         assert_eq!(std::fs::read_to_string(&file).unwrap(), format!("# no line break\n{}\n", line("h", &key)));
     }

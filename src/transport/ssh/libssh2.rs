@@ -14,10 +14,11 @@ use ssh2::{ErrorCode, KeyboardInteractivePrompt, MethodType};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_blocking;
 
-use super::auth::{Answers, Authenticator, Outcome, log_in, user_name};
+use super::auth::{Answers, Authenticator, Outcome, log_in};
 use super::cache::LoginCache;
 use super::known_hosts::KnownHosts;
 use super::pump::{self, Command, Line};
+use super::target::Target;
 use super::tcp::{self, Socket};
 use super::{AGENT_PATIENCE, GOODBYE, Inbound, Outbound, Session, show_banner, within};
 use crate::endpoint::Endpoint;
@@ -41,42 +42,42 @@ const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Connects and logs in.
 pub(super) async fn connect(
+    target: &Target,
     endpoint: &Endpoint,
     options: &ConnectOptions,
     cache: &LoginCache,
 ) -> Result<Arc<dyn Session>> {
-    let user = user_name(endpoint)?;
-    let stream = tcp::connect(&endpoint.host, endpoint.effective_port(), options.timeout).await?;
+    let stream = tcp::connect(&target.host, target.port, target.connect_timeout).await?;
     // Should the caller give up, this shuts the socket and thereby ends whatever call is blocking on it.
     let socket = Socket::of(&stream)?;
     let stream = stream.into_std().map_err(|e| Error::io("set up the connection", e))?;
     let poll = stream.try_clone().map_err(|e| Error::io("set up the connection", e))?;
-    let session = shake_hands(stream, endpoint, options, cache).await?;
+    let session = shake_hands(stream, target, options, cache).await?;
 
     let mut login = Libssh2Login {
         session,
-        user: user.clone(),
+        user: target.user.clone(),
         limit: options.timeout,
-        agent: options.agent.clone(),
+        agent: target.agent.clone(),
         offered: Vec::new(),
         options: options.clone(),
         cache: cache.clone(),
     };
-    log_in(&mut login, &user, endpoint, options, cache).await?;
+    log_in(&mut login, target, endpoint, options, cache).await?;
     let line = pump::start(login.session, poll, options.timeout)?;
     Ok(Arc::new(Libssh2Session { line, _socket: socket, limit: options.timeout }))
 }
 
 async fn shake_hands(
     stream: TcpStream,
-    endpoint: &Endpoint,
+    target: &Target,
     options: &ConnectOptions,
     cache: &LoginCache,
 ) -> Result<ssh2::Session> {
-    let (host, port, options) = (endpoint.host.clone(), endpoint.effective_port(), options.clone());
-    let cache = cache.clone();
+    let ((host, port), files, policy) = (target.filed_as.clone(), target.known_hosts.clone(), target.host_key);
+    let (options, cache) = (options.clone(), cache.clone());
     blocking(move || {
-        let known = KnownHosts::read(&host, port, options.known_hosts.as_deref())?;
+        let known = KnownHosts::read(&host, port, &files)?;
         let mut session = ssh2::Session::new().map_err(|e| failure(&e))?;
         session.set_timeout(milliseconds(options.timeout));
         let on_file = known.key_types();
@@ -89,7 +90,7 @@ async fn shake_hands(
         let (key, _) = session
             .host_key()
             .ok_or_else(|| Error::new(ErrorKind::HostKey, "SSH handshake: the server showed no host key"))?;
-        cache.admit(key, || known.admit(key, options.host_key, &*options.prompt))?;
+        cache.admit(key, || known.admit(key, policy, &*options.prompt))?;
         Ok(session)
     })
     .await

@@ -1,7 +1,7 @@
 //! SSH engines: three ways to get a byte stream to a server's SFTP subsystem.
 //!
 //! An engine connects, checks the host key, logs in and opens channels; it knows nothing of SFTP. The engines `russh`
-//! and `libssh2` share the files `known_hosts`, `auth`, `keys` and `tcp`; the system's `ssh` has its own of all these.
+//! and `libssh2` share the files `config`, `target`, `known_hosts`, `auth`, `keys` and `tcp`; the system's `ssh` has its own of all these.
 
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,6 +18,7 @@ mod askpass;
 mod auth;
 mod cache;
 mod channels;
+mod config;
 mod keys;
 mod known_hosts;
 mod libssh2;
@@ -27,6 +28,7 @@ mod pump;
 mod russh;
 mod russh_config;
 mod russh_login;
+mod target;
 mod tcp;
 
 pub use askpass::{askpass_main, use_askpass_program};
@@ -86,10 +88,13 @@ pub trait Session: Send + Sync + Debug {
 /// # Errors
 /// `ConnectionRefused`, `Timeout`, `HostKey`, `AuthFailed`, `TooManyConnections`, `Protocol`, `Unsupported`.
 pub async fn connect(endpoint: &Endpoint, options: &ConnectOptions, cache: &LoginCache) -> Result<Arc<dyn Session>> {
+    if options.ssh_engine == SshEngine::Openssh {
+        return openssh::connect(endpoint, options, cache).await;
+    }
+    let target = cache.target(endpoint, options).await?;
     match options.ssh_engine {
-        SshEngine::Russh => russh::connect(endpoint, options, cache).await,
-        SshEngine::Libssh2 => libssh2::connect(endpoint, options, cache).await,
-        SshEngine::Openssh => openssh::connect(endpoint, options, cache).await,
+        SshEngine::Libssh2 => libssh2::connect(target, endpoint, options, cache).await,
+        _ => russh::connect(target, endpoint, options, cache).await,
     }
 }
 

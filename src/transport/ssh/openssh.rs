@@ -21,7 +21,7 @@ use super::openssh_child::Run;
 use super::{EXEC_OUTPUT, Ended, Inbound, Outbound, Session, exec_result, keep_up_to, within};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind, Result};
-use crate::transport::{ConnectOptions, HostKeyPolicy};
+use crate::transport::{ConnectOptions, HostKeyPolicy, SshConfig};
 
 /// The subsystem that is asked for ahead: its run is the one that shows whether the login works.
 const FIRST: &str = "sftp";
@@ -86,11 +86,6 @@ impl Plan {
 /// Translates the options. What the URL doesn't say is left to ssh's configuration.
 fn arguments(endpoint: &Endpoint, options: &ConnectOptions) -> Result<Vec<OsString>> {
     let seconds = options.timeout.as_secs().max(1);
-    let policy = match options.host_key {
-        HostKeyPolicy::Ask => "ask",
-        HostKeyPolicy::Strict => "yes",
-        HostKeyPolicy::AcceptNew => "accept-new",
-    };
     let mut arguments: Vec<OsString> = [
         // `-v` is how we learn that the login is done.
         "-v",
@@ -100,7 +95,6 @@ fn arguments(endpoint: &Endpoint, options: &ConnectOptions) -> Result<Vec<OsStri
         "-oPermitLocalCommand=no",
         "-oClearAllForwardings=yes",
         "-oRemoteCommand=none",
-        &format!("-oStrictHostKeyChecking={policy}"),
         &format!("-oConnectTimeout={seconds}"),
         // Three silent intervals are the end.
         &format!("-oServerAliveInterval={}", (seconds / 3).max(1)),
@@ -108,6 +102,17 @@ fn arguments(endpoint: &Endpoint, options: &ConnectOptions) -> Result<Vec<OsStri
     ]
     .map(OsString::from)
     .into();
+    match &options.ssh_config {
+        SshConfig::Usual => {}
+        SshConfig::None => arguments.push("-Fnone".into()),
+        SshConfig::File(file) => arguments.extend(["-F".into(), file.into()]),
+    }
+    let policy = options.host_key.map(|policy| match policy {
+        HostKeyPolicy::Ask => "ask",
+        HostKeyPolicy::Strict => "yes",
+        HostKeyPolicy::AcceptNew => "accept-new",
+    });
+    arguments.extend(policy.map(|policy| format!("-oStrictHostKeyChecking={policy}").into()));
     if let Some(port) = endpoint.port {
         arguments.push(format!("-p{port}").into());
     }

@@ -13,11 +13,12 @@ use russh::keys::{PublicKeyBase64, PublicKeyOrCertificate};
 use russh::{ChannelId, ChannelMsg, ChannelWriteHalf, Disconnect};
 use tokio::task::spawn_blocking;
 
-use super::auth::{log_in, user_name};
+use super::auth::log_in;
 use super::cache::LoginCache;
 use super::known_hosts::KnownHosts;
 use super::russh_config::config;
 use super::russh_login::RusshLogin;
+use super::target::Target;
 use super::tcp::{self, Socket, Watched};
 use super::{
     EXEC_OUTPUT, EXEC_STDERR, Ended, GOODBYE, Inbound, Outbound, Session, exec_result, keep_up_to, show_banner, within,
@@ -28,18 +29,17 @@ use crate::transport::{ConnectOptions, HostKeyPolicy, Prompt, escape};
 
 /// Connects and logs in.
 pub(super) async fn connect(
+    target: &Target,
     endpoint: &Endpoint,
     options: &ConnectOptions,
     cache: &LoginCache,
 ) -> Result<Arc<dyn Session>> {
-    let user = user_name(endpoint)?;
-    let (host, port) = (endpoint.host.clone(), endpoint.effective_port());
-    let own = options.known_hosts.clone();
-    let known = spawn_blocking(move || KnownHosts::read(&host, port, own.as_deref()))
+    let ((host, port), files) = (target.filed_as.clone(), target.known_hosts.clone());
+    let known = spawn_blocking(move || KnownHosts::read(&host, port, &files))
         .await
         .map_err(|e| Error::new(ErrorKind::Other, "read the known host keys").with_source(e))??;
 
-    let stream = tcp::connect(&endpoint.host, port, options.timeout).await?;
+    let stream = tcp::connect(&target.host, target.port, target.connect_timeout).await?;
     let socket = Socket::of(&stream)?;
     let armed = Arc::new(AtomicBool::new(false));
     let stream = Watched::new(stream, options.timeout, Arc::clone(&armed));
@@ -48,16 +48,16 @@ pub(super) async fn connect(
     let shared = Arc::new(Shared::default());
     let client = Client {
         known: Arc::new(known),
-        policy: options.host_key,
+        policy: target.host_key,
         prompt: Arc::clone(&options.prompt),
         cache: cache.clone(),
         shared: Arc::clone(&shared),
     };
     let handle = shake_hands(client::connect_stream(config, stream, client), &shared, options.timeout).await?;
 
-    let mut login =
-        RusshLogin { handle, shared, user: user.clone(), limit: options.timeout, agent: options.agent.clone() };
-    log_in(&mut login, &user, endpoint, options, cache).await?;
+    let (user, agent) = (target.user.clone(), target.agent.clone());
+    let mut login = RusshLogin { handle, shared, user, limit: options.timeout, agent };
+    log_in(&mut login, target, endpoint, options, cache).await?;
     armed.store(true, Ordering::Release);
     let RusshLogin { handle, shared, .. } = login;
     Ok(Arc::new(RusshSession { handle: Arc::new(handle), shared, _socket: socket, limit: options.timeout }))
