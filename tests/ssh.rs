@@ -457,15 +457,84 @@ async fn the_ssh_configuration_tells_how_to_reach_a_host() {
     }
 }
 
+/// Writes a configuration in which `gate` and `inner` are these servers, both with their keys on file.
+fn gate_and_inner(gate: &Sshd, inner: &Sshd, how: &str) -> SshConfig {
+    let (at_gate, at_inner) = (gate.endpoint(), inner.endpoint());
+    let known = inner.path("known");
+    let line = |endpoint: &Endpoint, sshd: &Sshd| {
+        format!("[127.0.0.1]:{} {}\n", endpoint.port.unwrap(), sshd.host_key("ed25519").trim())
+    };
+    std::fs::write(&known, line(&at_gate, gate) + &line(&at_inner, inner)).unwrap();
+    let config = inner.path("config");
+    let text = format!(
+        "Host gate\n Port {}\n IdentityFile {}\nHost inner\n Port {}\n IdentityFile {}\n {how}\n\
+         Host *\n HostName 127.0.0.1\n User {}\n IdentitiesOnly yes\n UserKnownHostsFile {}\n\
+         GlobalKnownHostsFile /dev/null\n StrictHostKeyChecking yes\n",
+        at_gate.port.unwrap(),
+        gate.path("login_ed25519").display(),
+        at_inner.port.unwrap(),
+        inner.path("login_ed25519").display(),
+        at_gate.user.as_ref().unwrap(),
+        known.display(),
+    );
+    std::fs::write(&config, text).unwrap();
+    SshConfig::File(config)
+}
+
+async fn say_me(config: &SshConfig, engine: SshEngine) -> Result<Vec<u8>> {
+    use_askpass_program(env!("CARGO_BIN_EXE_haul").into());
+    let options = ConnectOptions {
+        timeout: Duration::from_secs(10),
+        agent: None,
+        ssh_config: config.clone(),
+        ssh_engine: engine,
+        ..ConnectOptions::default()
+    };
+    let inner = Endpoint::parse("sftp://inner/").unwrap();
+    let session = connect(&inner, &options, &LoginCache::default()).await?;
+    let said = session.exec(b"echo me").await?;
+    session.close().await;
+    Ok(said)
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_jump_host_is_not_gone_around() {
-    let sshd = Sshd::start("");
-    let config = sshd.path("config");
-    std::fs::write(&config, "Host *\n ProxyJump gate\n").unwrap();
+async fn the_way_may_lead_through_other_servers_or_a_command() {
+    let (gate, inner) = (Sshd::start(""), Sshd::start(""));
+    let command = "ProxyCommand bash -c 'exec 3<>/dev/tcp/%h/%p; cat <&3 & exec cat >&3'";
+    for how in ["ProxyJump gate", "ProxyJump gate,gate", command] {
+        let config = gate_and_inner(&gate, &inner, how);
+        for engine in ENGINES {
+            assert_eq!(say_me(&config, engine).await.unwrap(), b"me\n", "{how} {engine:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_on_the_way_is_checked_and_not_gone_around() {
+    let inner = Sshd::start("");
+    let closed = Sshd::start("AllowTcpForwarding no\n");
     for engine in [SshEngine::Russh, SshEngine::Libssh2] {
-        let options = ConnectOptions { ssh_config: SshConfig::File(config.clone()), ..options(&sshd, engine) };
-        let error = open(&sshd, &options).await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
-        assert!(error.to_string().contains("config:2") && error.hint().unwrap().contains("openssh"), "{error}");
+        let config = gate_and_inner(&closed, &inner, "ProxyJump gate");
+        let error = say_me(&config, engine).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{error}");
+        assert!(error.chain().contains("gate"), "{}", error.chain());
+
+        // The gate's key on file is another server's.
+        let known = inner.path("known");
+        let wrong = std::fs::read_to_string(&known).unwrap().replace(
+            closed.host_key("ed25519").split_whitespace().nth(1).unwrap(),
+            inner.host_key("ed25519").split_whitespace().nth(1).unwrap(),
+        );
+        std::fs::write(&known, wrong).unwrap();
+        let error = say_me(&config, engine).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::HostKey, "{error}");
+
+        let config = gate_and_inner(&closed, &inner, "ProxyCommand false");
+        let error = say_me(&config, engine).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionLost, "{}", error.chain());
+
+        let config = gate_and_inner(&closed, &inner, "ProxyJump inner");
+        let error = say_me(&config, engine).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Usage, "a way without an end: {}", error.chain());
     }
 }

@@ -12,7 +12,6 @@ use tokio::task::spawn_blocking;
 use super::cache::LoginCache;
 use super::keys::{Identity, Origin, identities};
 use super::target::Target;
-use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::{ConnectOptions, Prompt, Secret, escape};
 
@@ -88,18 +87,17 @@ fn account_name() -> Option<String> {
 pub(super) async fn log_in(
     engine: &mut dyn Authenticator,
     target: &Target,
-    endpoint: &Endpoint,
     options: &ConnectOptions,
     cache: &LoginCache,
 ) -> Result<()> {
     let mut login = Login {
-        who: format!("{}@{}", escape(target.user.as_bytes()), endpoint.host),
+        who: format!("{}@{}", escape(target.user.as_bytes()), target.name),
         prompt: Arc::clone(&options.prompt),
         cache: cache.clone(),
         turn: Turn::NotTaken,
         identities: identities(target, options.timeout, cache).await?.into(),
         key_offers: KEY_OFFERS,
-        known: endpoint.password.clone().or_else(|| options.password.clone()),
+        known: target.password.clone().or_else(|| options.password.clone()),
         asked: 0,
         question_rounds: 0,
         // Not asked for: a key is worth a try wherever there is one, and its refusal tells what the server offers.

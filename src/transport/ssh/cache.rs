@@ -25,6 +25,8 @@ pub struct LoginCache {
 struct Inner {
     turn: Arc<tokio::sync::Mutex<()>>,
     target: OnceCell<Target>,
+    /// Of the servers on the way.
+    hops: Mutex<HashMap<String, LoginCache>>,
     settled: AtomicBool,
     host_key: Mutex<HostKey>,
     kept: Mutex<Kept>,
@@ -65,6 +67,11 @@ impl LoginCache {
     /// Those of [`Target::find`].
     pub(super) async fn target(&self, endpoint: &Endpoint, options: &ConnectOptions) -> Result<&Target> {
         self.inner.target.get_or_try_init(|| Target::find(endpoint, options)).await
+    }
+
+    /// Returns the cache of a server on the way.
+    pub(super) fn of_hop(&self, hop: &str) -> Self {
+        lock(&self.inner.hops).entry(hop.to_owned()).or_default().clone()
     }
 
     /// Lets one login at a time through until the first succeeded, so that several connections don't ask everything

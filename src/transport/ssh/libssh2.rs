@@ -1,7 +1,7 @@
 //! The `libssh2` engine: for servers that the first can't talk to. Connecting and logging in; [`super::pump`] moves bytes.
 
 use std::fmt;
-use std::net::TcpStream;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,10 +18,10 @@ use super::auth::{Answers, Authenticator, Outcome, log_in};
 use super::cache::LoginCache;
 use super::known_hosts::KnownHosts;
 use super::pump::{self, Command, Line};
+use super::road::{self, Keeper};
 use super::target::Target;
-use super::tcp::{self, Socket};
+use super::tcp::Socket;
 use super::{AGENT_PATIENCE, GOODBYE, Inbound, Outbound, Session, show_banner, within};
-use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::{ConnectOptions, Secret, escape};
 
@@ -41,16 +41,11 @@ const HOST_KEYS: [(&str, &str); 7] = [
 const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Connects and logs in.
-pub(super) async fn connect(
-    target: &Target,
-    endpoint: &Endpoint,
-    options: &ConnectOptions,
-    cache: &LoginCache,
-) -> Result<Arc<dyn Session>> {
-    let stream = tcp::connect(&target.host, target.port, target.connect_timeout).await?;
+pub(super) async fn connect(target: &Target, options: &ConnectOptions, cache: &LoginCache) -> Result<Arc<dyn Session>> {
+    let (stream, keeper) = road::open(target, options, cache).await?;
     // Should the caller give up, this shuts the socket and thereby ends whatever call is blocking on it.
     let socket = Socket::of(&stream)?;
-    let stream = stream.into_std().map_err(|e| Error::io("set up the connection", e))?;
+    let stream = stream.into_fd()?;
     let poll = stream.try_clone().map_err(|e| Error::io("set up the connection", e))?;
     let session = shake_hands(stream, target, options, cache).await?;
 
@@ -63,13 +58,13 @@ pub(super) async fn connect(
         options: options.clone(),
         cache: cache.clone(),
     };
-    log_in(&mut login, target, endpoint, options, cache).await?;
+    log_in(&mut login, target, options, cache).await?;
     let line = pump::start(login.session, poll, options.timeout)?;
-    Ok(Arc::new(Libssh2Session { line, _socket: socket, limit: options.timeout }))
+    Ok(Arc::new(Libssh2Session { line, _socket: socket, _keeper: keeper, limit: options.timeout }))
 }
 
 async fn shake_hands(
-    stream: TcpStream,
+    stream: OwnedFd,
     target: &Target,
     options: &ConnectOptions,
     cache: &LoginCache,
@@ -236,6 +231,7 @@ impl KeyboardInteractivePrompt for Asker {
 struct Libssh2Session {
     line: Line,
     _socket: Socket,
+    _keeper: Keeper,
     limit: Duration,
 }
 

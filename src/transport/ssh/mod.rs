@@ -1,7 +1,7 @@
 //! SSH engines: three ways to get a byte stream to a server's SFTP subsystem.
 //!
 //! An engine connects, checks the host key, logs in and opens channels; it knows nothing of SFTP. The engines `russh`
-//! and `libssh2` share the files `config`, `target`, `known_hosts`, `auth`, `keys` and `tcp`; the system's `ssh` has its own of all these.
+//! and `libssh2` share the files `config`, `target`, `road`, `known_hosts`, `auth`, `keys` and `tcp`; the system's `ssh` has its own of all these.
 
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,6 +25,7 @@ mod libssh2;
 mod openssh;
 mod openssh_child;
 mod pump;
+mod road;
 mod russh;
 mod russh_config;
 mod russh_login;
@@ -93,8 +94,8 @@ pub async fn connect(endpoint: &Endpoint, options: &ConnectOptions, cache: &Logi
     }
     let target = cache.target(endpoint, options).await?;
     match options.ssh_engine {
-        SshEngine::Libssh2 => libssh2::connect(target, endpoint, options, cache).await,
-        _ => russh::connect(target, endpoint, options, cache).await,
+        SshEngine::Libssh2 => libssh2::connect(target, options, cache).await,
+        _ => russh::connect(target, options, cache).await,
     }
 }
 

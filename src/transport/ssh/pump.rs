@@ -3,13 +3,14 @@
 //! It sleeps in poll(2) until the socket or the asynchronous side has something.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::mpsc as commands;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{Shutdown, shutdown};
 use tokio::sync::oneshot;
 
 use super::channels::{Channels, StartReply};
@@ -59,7 +60,7 @@ impl Line {
 }
 
 /// Starts the thread. It ends when the socket is shut down.
-pub(super) fn start(session: ssh2::Session, socket: TcpStream, limit: Duration) -> Result<Line> {
+pub(super) fn start(session: ssh2::Session, socket: OwnedFd, limit: Duration) -> Result<Line> {
     let setup = |e: io::Error| Error::io("set up the connection", e);
     let (bell, ear) = UnixStream::pair().map_err(setup)?;
     bell.set_nonblocking(true).map_err(setup)?;
@@ -86,7 +87,7 @@ pub(super) fn start(session: ssh2::Session, socket: TcpStream, limit: Duration) 
 }
 
 struct Pump {
-    socket: TcpStream,
+    socket: OwnedFd,
     ear: UnixStream,
     commands: commands::Receiver<Command>,
     /// How long nothing may move.
@@ -110,7 +111,7 @@ impl Pump {
             }
         };
         // First of all: what libssh2 does when its parts are dropped would otherwise wait for the server.
-        let _ = self.socket.shutdown(Shutdown::Both);
+        let _ = shutdown(&self.socket, Shutdown::Both);
         ended.set(reason.kind(), reason.chain());
         self.channels.end(ended);
     }

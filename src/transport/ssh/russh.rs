@@ -16,30 +16,30 @@ use tokio::task::spawn_blocking;
 use super::auth::log_in;
 use super::cache::LoginCache;
 use super::known_hosts::KnownHosts;
+use super::road::{self, Keeper, Tunnel};
 use super::russh_config::config;
 use super::russh_login::RusshLogin;
 use super::target::Target;
-use super::tcp::{self, Socket, Watched};
+use super::tcp::{Socket, Watched};
 use super::{
     EXEC_OUTPUT, EXEC_STDERR, Ended, GOODBYE, Inbound, Outbound, Session, exec_result, keep_up_to, show_banner, within,
 };
-use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::{ConnectOptions, HostKeyPolicy, Prompt, escape};
 
 /// Connects and logs in.
-pub(super) async fn connect(
-    target: &Target,
-    endpoint: &Endpoint,
-    options: &ConnectOptions,
-    cache: &LoginCache,
-) -> Result<Arc<dyn Session>> {
+pub(super) async fn connect(target: &Target, options: &ConnectOptions, cache: &LoginCache) -> Result<Arc<dyn Session>> {
+    Ok(Arc::new(log_in_at(target, options, cache).await?))
+}
+
+/// Connects and logs in.
+pub(super) async fn log_in_at(target: &Target, options: &ConnectOptions, cache: &LoginCache) -> Result<RusshSession> {
     let ((host, port), files) = (target.filed_as.clone(), target.known_hosts.clone());
     let known = spawn_blocking(move || KnownHosts::read(&host, port, &files))
         .await
         .map_err(|e| Error::new(ErrorKind::Other, "read the known host keys").with_source(e))??;
 
-    let stream = tcp::connect(&target.host, target.port, target.connect_timeout).await?;
+    let (stream, keeper) = road::open(target, options, cache).await?;
     let socket = Socket::of(&stream)?;
     let armed = Arc::new(AtomicBool::new(false));
     let stream = Watched::new(stream, options.timeout, Arc::clone(&armed));
@@ -57,10 +57,10 @@ pub(super) async fn connect(
 
     let (user, agent) = (target.user.clone(), target.agent.clone());
     let mut login = RusshLogin { handle, shared, user, limit: options.timeout, agent };
-    log_in(&mut login, target, endpoint, options, cache).await?;
+    log_in(&mut login, target, options, cache).await?;
     armed.store(true, Ordering::Release);
     let RusshLogin { handle, shared, .. } = login;
-    Ok(Arc::new(RusshSession { handle: Arc::new(handle), shared, _socket: socket, limit: options.timeout }))
+    Ok(RusshSession { handle: Arc::new(handle), shared, _socket: socket, _keeper: keeper, limit: options.timeout })
 }
 
 /// Waits for greeting and key exchange; time during which a person looks at a fingerprint doesn't count.
@@ -203,10 +203,11 @@ impl client::Handler for Client {
 }
 
 /// A connection, logged in.
-struct RusshSession {
+pub(super) struct RusshSession {
     handle: Arc<Handle<Client>>,
     shared: Arc<Shared>,
     _socket: Socket,
+    _keeper: Keeper,
     limit: Duration,
 }
 
@@ -217,6 +218,23 @@ impl fmt::Debug for RusshSession {
 }
 
 impl RusshSession {
+    /// Opens a stream to a host that the server reaches.
+    ///
+    /// # Errors
+    /// `ConnectionRefused` when it doesn't reach it or lets nobody through.
+    pub(super) async fn tunnel(&self, host: &str, port: u16) -> Result<Box<dyn Tunnel>> {
+        let opening = self.handle.channel_open_direct_tcpip(host, u32::from(port), "127.0.0.1", 0);
+        let opened = within(self.limit, "open a way through", opening).await?;
+        let channel = opened.map_err(|e| match e {
+            russh::Error::ChannelOpenFailure(why) => Error::new(
+                ErrorKind::ConnectionRefused,
+                format!("it doesn't let us through to {host}:{port} ({why:?})"),
+            ),
+            other => failure(other),
+        })?;
+        Ok(Box::new(channel.into_stream()))
+    }
+
     async fn open_channel(&self) -> Result<russh::Channel<Msg>> {
         let opened = within(self.limit, "open a channel", self.handle.channel_open_session()).await?;
         opened.map_err(|e| match e {

@@ -9,10 +9,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
+use super::road::Road;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Connects to the first address of the host that answers; each has `limit` time.
@@ -58,7 +59,7 @@ const QUICK: u32 = 40;
 /// system calls for each packet: with each packet comes the next one's length.
 #[derive(Debug)]
 pub(super) struct Watched {
-    stream: TcpStream,
+    stream: Road,
     limit: Duration,
     armed: Arc<AtomicBool>,
     read: Watch,
@@ -78,7 +79,7 @@ struct Watch {
 
 impl Watched {
     /// Wraps a stream; `armed` can be set at any time.
-    pub(super) fn new(stream: TcpStream, limit: Duration, armed: Arc<AtomicBool>) -> Self {
+    pub(super) fn new(stream: Road, limit: Duration, armed: Arc<AtomicBool>) -> Self {
         Self {
             stream,
             limit,
@@ -96,7 +97,9 @@ impl Watched {
             self.quick -= 1;
             // Not every system has it, and none needs it.
             #[cfg(target_os = "linux")]
-            let _ = rustix::net::sockopt::set_tcp_quickack(&self.stream, true);
+            if let Road::Tcp(tcp) = &self.stream {
+                let _ = rustix::net::sockopt::set_tcp_quickack(tcp, true);
+            }
         }
     }
 
@@ -108,7 +111,7 @@ impl Watched {
         let most = room + ahead.len();
         let mut slices = [IoSliceMut::new(into), IoSliceMut::new(ahead)];
         let mut read = None;
-        let tried = self.stream.try_io(Interest::READABLE, || {
+        let tried = self.stream.try_read(|| {
             let length = rustix::io::readv(&self.stream, &mut slices)?;
             read = Some(length);
             // Fewer than there was room for: there are no more now, and the runtime need not find out by trying.
@@ -188,7 +191,7 @@ impl AsyncRead for Watched {
 impl AsyncWrite for Watched {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = &mut *self;
-        match Pin::new(&mut this.stream).poll_write(cx, bytes) {
+        match Pin::new(this.stream.writer()).poll_write(cx, bytes) {
             Poll::Ready(result) => {
                 this.write.moved();
                 this.moved();
@@ -202,11 +205,11 @@ impl AsyncWrite for Watched {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        Pin::new(self.stream.writer()).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        Pin::new(self.stream.writer()).poll_shutdown(cx)
     }
 }
 
@@ -216,7 +219,7 @@ pub(super) struct Socket(OwnedFd);
 
 impl Socket {
     /// Takes a handle of this stream's socket.
-    pub(super) fn of(stream: &TcpStream) -> Result<Self> {
+    pub(super) fn of(stream: &Road) -> Result<Self> {
         stream.as_fd().try_clone_to_owned().map(Self).map_err(|e| Error::io("set up the connection", e))
     }
 }

@@ -11,8 +11,8 @@ pub(super) struct Line {
     pub(super) arguments: Vec<String>,
 }
 
-/// Keywords that take the rest of the line as it is: a shell reads it.
-const COMMANDS: [&str; 4] = ["proxycommand", "localcommand", "remotecommand", "knownhostscommand"];
+/// Keywords that take the rest of the line as it is.
+const WHOLE: [&str; 5] = ["proxyjump", "proxycommand", "localcommand", "remotecommand", "knownhostscommand"];
 
 /// Reads all lines.
 ///
@@ -31,7 +31,7 @@ pub(super) fn lines(text: &str) -> Result<Vec<Line>, usize> {
             let rest = rest.trim_start();
             let rest = rest.strip_prefix('=').unwrap_or(rest).trim_start();
             let keyword = keyword.trim_matches('"').to_ascii_lowercase();
-            if COMMANDS.contains(&keyword.as_str()) {
+            if WHOLE.contains(&keyword.as_str()) {
                 return Some(Ok(Line { number, keyword, arguments: vec![rest.to_owned()] }));
             }
             Some(match arguments(rest) {

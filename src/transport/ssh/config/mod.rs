@@ -1,7 +1,6 @@
 //! What `~/.ssh/config` says about one host, as OpenSSH reads it (ssh_config(5)).
 //!
-//! For the engines that log in themselves. What they can't do is named: a jump or proxy is an error, since going around
-//! it would be another connection; the rest is told once, and in the hint of a login that fails.
+//! For the engines that log in themselves. What they can't do is named.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -21,7 +20,7 @@ use tokens::Tokens;
 /// The system's file.
 const SYSTEM: &str = "/etc/ssh/ssh_config";
 /// What changes how a connection is made or who gets in, and is not heeded here.
-const LACKING: [(&str, &str); 16] = [
+const LACKING: [(&str, &str); 17] = [
     ("addressfamily", "AddressFamily"),
     ("bindaddress", "BindAddress"),
     ("bindinterface", "BindInterface"),
@@ -34,6 +33,7 @@ const LACKING: [(&str, &str); 16] = [
     ("passwordauthentication", "PasswordAuthentication"),
     ("pkcs11provider", "PKCS11Provider"),
     ("preferredauthentications", "PreferredAuthentications"),
+    ("proxyusefdpass", "ProxyUseFdpass"),
     ("pubkeyacceptedalgorithms", "PubkeyAcceptedAlgorithms"),
     ("pubkeyauthentication", "PubkeyAuthentication"),
     ("revokedhostkeys", "RevokedHostKeys"),
@@ -61,6 +61,16 @@ pub(super) enum Agent {
     At(PathBuf),
 }
 
+/// How a host is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Way {
+    Straight,
+    /// Through these servers, one after the other.
+    Jumps(Vec<String>),
+    /// By a command for the shell, whose input and output lead there.
+    Command(String),
+}
+
 /// What is to be done for a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct HostConfig {
@@ -75,6 +85,7 @@ pub(super) struct HostConfig {
     pub(super) known_hosts: Option<Vec<PathBuf>>,
     /// The system's files of known hosts; `None`: the usual ones.
     pub(super) system_known_hosts: Option<Vec<PathBuf>>,
+    pub(super) way: Way,
     /// The name that the host's key is filed under.
     pub(super) alias: Option<String>,
     pub(super) host_key: Option<HostKeyPolicy>,
@@ -86,7 +97,7 @@ pub(super) struct HostConfig {
 /// Reads what the files say about a host.
 ///
 /// # Errors
-/// `Usage` for a file or value that can't be read, with file and line; `Unsupported` for a jump or proxy.
+/// `Usage` for a file or value that can't be read, with file and line.
 pub(super) fn read(typed: Typed<'_>, from: &SshConfig) -> Result<HostConfig> {
     let home = std::env::home_dir().filter(|home| home.is_absolute());
     let found = find(typed, from, home.as_deref())?;
@@ -118,7 +129,6 @@ fn find(typed: Typed<'_>, from: &SshConfig, home: Option<&Path>) -> Result<Found
 }
 
 fn interpret(typed: Typed<'_>, found: &Found, home: Option<&Path>) -> Result<HostConfig> {
-    refuse_detours(found)?;
     let mut tokens = Tokens::of(typed, home);
     if let Some((name, origin)) = found.first("hostname") {
         tokens.host = tokens.expand(name).map_err(|e| e.at(origin))?;
@@ -148,6 +158,7 @@ fn interpret(typed: Typed<'_>, found: &Found, home: Option<&Path>) -> Result<Hos
         agent: agent(found, &tokens)?,
         known_hosts: paths("userknownhostsfile")?,
         system_known_hosts: paths("globalknownhostsfile")?,
+        way: way(found, &tokens)?,
         alias,
         host_key: value(found, "stricthostkeychecking", "StrictHostKeyChecking", policy)?,
         connect_timeout: match found.first("connecttimeout") {
@@ -161,22 +172,20 @@ fn interpret(typed: Typed<'_>, found: &Found, home: Option<&Path>) -> Result<Hos
     })
 }
 
-/// What goes another way than straight to the host is not gone around.
-fn refuse_detours(found: &Found) -> Result<()> {
-    for (keyword, shown) in [("proxyjump", "ProxyJump"), ("proxycommand", "ProxyCommand")] {
-        let Some((text, origin)) = found.first(keyword) else { continue };
-        if text.eq_ignore_ascii_case("none") {
-            // Also takes back the other one.
-            return Ok(());
-        }
-        return Err(Error::new(
-            ErrorKind::Unsupported,
-            format!("this host is reached by {shown}, which needs OpenSSH"),
-        )
-        .at(origin)
-        .with_hint("use --ssh-engine openssh, or --ssh-config none to connect directly"));
+fn way(found: &Found, tokens: &Tokens) -> Result<Way> {
+    if let Some((text, origin)) = found.first("proxyjump") {
+        let text = tokens.expand(text).map_err(|e| e.at(origin))?;
+        let hops = text.split(',').map(|hop| hop.trim().to_owned()).collect();
+        return Ok(if text.eq_ignore_ascii_case("none") { Way::Straight } else { Way::Jumps(hops) });
     }
-    Ok(())
+    match found.first("proxycommand") {
+        None => Ok(Way::Straight),
+        Some((text, _)) if text.eq_ignore_ascii_case("none") || text.is_empty() => Ok(Way::Straight),
+        Some((text, origin)) => {
+            tokens.are_safe_in_a_shell().map_err(|e| e.at(origin))?;
+            tokens.expand(text).map(Way::Command).map_err(|e| e.at(origin))
+        }
+    }
 }
 
 fn value<T>(found: &Found, keyword: &str, shown: &str, parse: impl Fn(&str) -> Option<T>) -> Result<Option<T>> {
@@ -217,7 +226,9 @@ fn agent(found: &Found, tokens: &Tokens) -> Result<Agent> {
 fn lacking(found: &Found) -> Vec<(String, String)> {
     let set = LACKING.iter().filter_map(|&(keyword, shown)| {
         let (text, origin) = found.first(keyword)?;
-        let usual = ["any", "yes", "none", "internal"].iter().any(|usual| text.eq_ignore_ascii_case(usual));
+        let usual = ["any", "none", "internal", if keyword == "proxyusefdpass" { "no" } else { "yes" }]
+            .iter()
+            .any(|usual| text.eq_ignore_ascii_case(usual));
         (!usual).then(|| (shown.to_owned(), origin.to_string()))
     });
     set.chain(found.unknown.iter().cloned()).collect()

@@ -18,6 +18,9 @@ const DEEPEST: usize = 16;
 /// Keywords of which every value counts, not the first alone.
 const LISTS: [&str; 2] = ["identityfile", "certificatefile"];
 
+/// Keywords that say how a host is reached.
+const WAYS: [&str; 2] = ["proxyjump", "proxycommand"];
+
 /// Where a value was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Origin {
@@ -64,6 +67,10 @@ impl Found {
     }
 
     fn take(&mut self, line: Line, file: &Path) {
+        // Of these, whichever comes first counts.
+        if WAYS.contains(&line.keyword.as_str()) && WAYS.iter().any(|way| self.values.contains_key(*way)) {
+            return;
+        }
         let is_list = LISTS.contains(&line.keyword.as_str());
         let values = self.values.entry(line.keyword).or_default();
         let known = values.iter().any(|(arguments, _)| *arguments == line.arguments);

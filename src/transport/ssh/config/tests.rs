@@ -105,13 +105,30 @@ fn what_is_not_heeded_is_named() {
 }
 
 #[test]
-fn no_jump_is_gone_around() {
-    for line in ["ProxyJump gate", "ProxyCommand nc %h %p"] {
-        let error = with(line, typed("h")).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Unsupported);
-        assert!(error.hint().unwrap().contains("--ssh-engine openssh"));
+fn ways_to_a_host() {
+    let command = |text: &str| Way::Command(text.into());
+    for (text, expected) in [
+        (
+            "ProxyJump me@gate:22, %r@second\nProxyCommand no\n",
+            Way::Jumps(vec!["me@gate:22".into(), "me@second".into()]),
+        ),
+        ("ProxyCommand nc -X \"5\" %h %p # 100%%\nProxyJump no\n", command("nc -X \"5\" h 22 # 100%")),
+        ("ProxyJump none\nProxyCommand nc %h %p\n", Way::Straight),
+        ("ProxyCommand none\nProxyJump gate\n", Way::Straight),
+        ("Host other\nProxyJump gate\n", Way::Straight),
+    ] {
+        assert_eq!(with(text, typed("h")).unwrap().way, expected, "{text}");
     }
-    assert!(with("ProxyJump none\nProxyCommand nc %h %p\n", typed("h")).is_ok());
+}
+
+#[test]
+fn no_url_gets_into_a_shell() {
+    for host in ["$(reboot)", "a;b", "-oX", "a b", "`x`", "a'b", "a|b"] {
+        let error = with("ProxyCommand nc %h %p", typed(host)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Usage, "{host}");
+        let as_user = Typed { user: Some(host), ..typed("h") };
+        assert_eq!(with("ProxyCommand nc %h %p", as_user).unwrap_err().kind(), ErrorKind::Usage, "{host}");
+    }
 }
 
 #[test]

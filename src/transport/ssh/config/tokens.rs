@@ -59,6 +59,21 @@ impl Tokens {
         Ok(expanded)
     }
 
+    /// Refuses hosts and users that would be more than a word to a shell: they come from URLs, which come from anywhere.
+    ///
+    /// # Errors
+    /// `Usage`.
+    pub(super) fn are_safe_in_a_shell(&self) -> Result<()> {
+        let is_plain = |text: &str, others: &str| {
+            !text.starts_with('-') && text.chars().all(|c| c.is_ascii_alphanumeric() || others.contains(c))
+        };
+        let hosts = [&self.original, &self.host, &self.alias].into_iter().all(|host| is_plain(host, "-._:%"));
+        if hosts && is_plain(&self.user, "-._@+") && is_plain(&self.local_user, "-._@+") {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Usage, "a host or user name that is not safe in a command"))
+    }
+
     /// Replaces tokens, variables (`${NAME}`) and a leading `~`.
     ///
     /// # Errors
