@@ -19,25 +19,26 @@ use tokens::Tokens;
 
 /// The system's file.
 const SYSTEM: &str = "/etc/ssh/ssh_config";
-/// What changes how a connection is made or who gets in, and is not heeded here.
-const LACKING: [(&str, &str); 17] = [
-    ("addressfamily", "AddressFamily"),
-    ("bindaddress", "BindAddress"),
-    ("bindinterface", "BindInterface"),
-    ("certificatefile", "CertificateFile"),
-    ("ciphers", "Ciphers"),
-    ("hostkeyalgorithms", "HostKeyAlgorithms"),
-    ("kexalgorithms", "KexAlgorithms"),
-    ("knownhostscommand", "KnownHostsCommand"),
-    ("macs", "MACs"),
-    ("passwordauthentication", "PasswordAuthentication"),
-    ("pkcs11provider", "PKCS11Provider"),
-    ("preferredauthentications", "PreferredAuthentications"),
-    ("proxyusefdpass", "ProxyUseFdpass"),
-    ("pubkeyacceptedalgorithms", "PubkeyAcceptedAlgorithms"),
-    ("pubkeyauthentication", "PubkeyAuthentication"),
-    ("revokedhostkeys", "RevokedHostKeys"),
-    ("securitykeyprovider", "SecurityKeyProvider"),
+/// What changes how a connection is made or who gets in, and is not heeded here, with the value that changes nothing.
+const LACKING: [(&str, &str); 18] = [
+    ("AddressFamily", "any"),
+    ("BindAddress", ""),
+    ("BindInterface", ""),
+    ("CanonicalizeHostname", "no"),
+    ("CertificateFile", "none"),
+    ("Ciphers", ""),
+    ("HostKeyAlgorithms", ""),
+    ("KexAlgorithms", ""),
+    ("KnownHostsCommand", "none"),
+    ("MACs", ""),
+    ("PasswordAuthentication", "yes"),
+    ("PKCS11Provider", "none"),
+    ("PreferredAuthentications", ""),
+    ("ProxyUseFdpass", "no"),
+    ("PubkeyAcceptedAlgorithms", ""),
+    ("PubkeyAuthentication", "yes"),
+    ("RevokedHostKeys", "none"),
+    ("SecurityKeyProvider", "internal"),
 ];
 
 /// Whose configuration is asked for: what the URL says comes first.
@@ -224,12 +225,9 @@ fn agent(found: &Found, tokens: &Tokens) -> Result<Agent> {
 }
 
 fn lacking(found: &Found) -> Vec<(String, String)> {
-    let set = LACKING.iter().filter_map(|&(keyword, shown)| {
-        let (text, origin) = found.first(keyword)?;
-        let usual = ["any", "none", "internal", if keyword == "proxyusefdpass" { "no" } else { "yes" }]
-            .iter()
-            .any(|usual| text.eq_ignore_ascii_case(usual));
-        (!usual).then(|| (shown.to_owned(), origin.to_string()))
+    let set = LACKING.iter().filter_map(|&(keyword, usual)| {
+        let (text, origin) = found.first(&keyword.to_ascii_lowercase())?;
+        (!text.eq_ignore_ascii_case(usual)).then(|| (keyword.to_owned(), origin.to_string()))
     });
     set.chain(found.unknown.iter().cloned()).collect()
 }
