@@ -450,7 +450,8 @@ async fn the_ssh_configuration_tells_how_to_reach_a_host() {
         session.close().await;
         // A key that is filed under that name, but another one.
         let other = sshd.path("other");
-        std::fs::write(&other, format!("filed-name {}", sshd.host_key("ecdsa"))).unwrap();
+        let key = std::fs::read_to_string(sshd.path("login_ed25519.pub")).unwrap();
+        std::fs::write(&other, format!("filed-name {key}")).unwrap();
         let options = ConnectOptions { known_hosts: Some(other), ..options };
         let error = connect(&web, &options, &LoginCache::default()).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::HostKey, "{engine:?}: {error}");

@@ -23,6 +23,7 @@ mod path;
 mod pool;
 pub mod sftp;
 pub mod ssh;
+mod ssh_config;
 mod types;
 
 pub use login::{ConnectOptions, HostKeyPolicy, NoPrompt, Prompt, Secret, SshConfig, SshEngine, TlsMode};

@@ -12,6 +12,7 @@ use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::transport::ssh_config::matches_pattern;
 use crate::transport::{HostKeyPolicy, Prompt, escape};
 
 /// What is on file about one host, read once for each connection.
@@ -302,29 +303,6 @@ fn matches_hash(name: &str, hashed: &str) -> Option<bool> {
     let mut mac = Hmac::<Sha1>::new_from_slice(&salt).ok()?;
     mac.update(name.as_bytes());
     Some(mac.verify_slice(&digest).is_ok())
-}
-
-/// Matches `*` and `?`; goes back to the last `*` only, so that no pattern takes exponential time.
-pub(super) fn matches_pattern(name: &[u8], pattern: &[u8]) -> bool {
-    let (mut n, mut p) = (0, 0);
-    let mut star = None;
-    while n < name.len() {
-        match pattern.get(p) {
-            Some(b'*') => {
-                star = Some((p, n));
-                p += 1;
-            }
-            Some(&c) if c == b'?' || c == name[n] => (n, p) = (n + 1, p + 1),
-            _ => match star {
-                Some((at, from)) => {
-                    star = Some((at, from + 1));
-                    (n, p) = (from + 1, at + 1);
-                }
-                None => return false,
-            },
-        }
-    }
-    pattern[p..].iter().all(|&c| c == b'*')
 }
 
 fn append_line(path: &Path, line: &str) -> io::Result<()> {

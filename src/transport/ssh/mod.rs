@@ -1,7 +1,7 @@
 //! SSH engines: three ways to get a byte stream to a server's SFTP subsystem.
 //!
 //! An engine connects, checks the host key, logs in and opens channels; it knows nothing of SFTP. The engines `russh`
-//! and `libssh2` share the files `config`, `target`, `road`, `known_hosts`, `auth`, `keys` and `tcp`; the system's `ssh` has its own of all these.
+//! and `libssh2` share `ssh_config` and the files `target`, `road`, `known_hosts`, `auth`, `keys` and `tcp`; the system's `ssh` has its own of all these.
 
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,7 +18,6 @@ mod askpass;
 mod auth;
 mod cache;
 mod channels;
-mod config;
 mod keys;
 mod known_hosts;
 mod libssh2;

@@ -6,11 +6,11 @@ use std::time::Duration;
 use tokio::task::spawn_blocking;
 
 use super::auth::local_user;
-pub(super) use super::config::Way;
-use super::config::{Agent, HostConfig, Typed, read};
 use super::known_hosts::Files;
 use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind, Result};
+pub(super) use crate::transport::ssh_config::Way;
+use crate::transport::ssh_config::{Agent, HostConfig, Typed, read};
 use crate::transport::{ConnectOptions, HostKeyPolicy, Secret};
 
 /// What the engines that log in themselves need to know.

@@ -1,7 +1,5 @@
 //! Which blocks of `ssh_config` are about a host.
 
-use super::super::known_hosts::matches_pattern;
-
 /// What criteria are compared with.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Subject<'a> {
@@ -86,6 +84,29 @@ fn matches_list<'a>(patterns: impl Iterator<Item = &'a str>, name: &str) -> bool
         }
     }
     matched
+}
+
+/// Matches `*` and `?`; goes back to the last `*` only, so that no pattern takes exponential time.
+pub(crate) fn matches_pattern(name: &[u8], pattern: &[u8]) -> bool {
+    let (mut n, mut p) = (0, 0);
+    let mut star = None;
+    while n < name.len() {
+        match pattern.get(p) {
+            Some(b'*') => {
+                star = Some((p, n));
+                p += 1;
+            }
+            Some(&c) if c == b'?' || c == name[n] => (n, p) = (n + 1, p + 1),
+            _ => match star {
+                Some((at, from)) => {
+                    star = Some((at, from + 1));
+                    (n, p) = (from + 1, at + 1);
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern[p..].iter().all(|&c| c == b'*')
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ mod read;
 mod tokens;
 
 use lines::{flag, time};
+pub(crate) use matching::matches_pattern;
 use read::{Found, Origin, Reader};
 use tokens::Tokens;
 
