@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use door::{Door, Rule};
 use haul::transport::ssh::{LoginCache, connect, use_askpass_program};
-use haul::transport::{ConnectOptions, HostKeyPolicy, Prompt, Secret, SshEngine};
+use haul::transport::{ConnectOptions, HostKeyPolicy, Prompt, Secret, SshConfig, SshEngine};
 use haul::{Error, ErrorKind};
 
 const ENGINES: [SshEngine; 3] = [SshEngine::Russh, SshEngine::Libssh2, SshEngine::Openssh];
@@ -63,6 +63,7 @@ fn options(door: &Door, engine: SshEngine, person: &Arc<Person>, password: Optio
         identities: vec![door.path("key")],
         agent: None,
         known_hosts: Some(door.path("known_hosts")),
+        ssh_config: SshConfig::None,
         host_key: Some(HostKeyPolicy::Strict),
         ssh_engine: engine,
         ..ConnectOptions::default()

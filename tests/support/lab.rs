@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use haul::endpoint::Endpoint;
-use haul::transport::{ConnectOptions, HostKeyPolicy, Secret, TlsMode};
+use haul::transport::{ConnectOptions, HostKeyPolicy, Secret, SshConfig, TlsMode};
 
 /// A running server and what a client needs to use it.
 #[derive(Debug, Clone)]
@@ -86,6 +86,7 @@ impl Server {
             password: self.password.clone().map(Secret::new),
             identities: if sftp { vec![self.identity.clone()] } else { vec![] },
             known_hosts: sftp.then(|| self.known_hosts.clone()),
+            ssh_config: SshConfig::None,
             host_key: Some(HostKeyPolicy::Strict),
             tls: if self.scheme == "ftp" { TlsMode::Off } else { TlsMode::Require },
             tls_ca: Some(self.ca.clone()),

@@ -14,8 +14,8 @@ use haul::endpoint::Endpoint;
 use haul::serve::{self, FtpTls, Identity, Protocol};
 use haul::transport::local::Local;
 use haul::transport::{
-    ConnectOptions, Entry, Finish, HostKeyPolicy, Precision, ReadRange, RemotePath, Secret, SshEngine, TlsMode,
-    Transport, WriteMode, connect,
+    ConnectOptions, Entry, Finish, HostKeyPolicy, Precision, ReadRange, RemotePath, Secret, SshConfig, SshEngine,
+    TlsMode, Transport, WriteMode, connect,
 };
 use haul::{ErrorKind, Result};
 use tempfile::TempDir;
@@ -160,6 +160,7 @@ impl Embedded {
     pub fn login(&self) -> (Endpoint, ConnectOptions) {
         let mut options = ConnectOptions {
             password: Some(Secret::new(Self::PASSWORD)),
+            ssh_config: SshConfig::None,
             host_key: Some(HostKeyPolicy::Strict),
             ..ConnectOptions::default()
         };
