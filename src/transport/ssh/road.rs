@@ -46,6 +46,9 @@ impl Drop for Keeper {
     }
 }
 
+/// How errors of servers on the way begin.
+const ON_THE_WAY: &str = "on the way, at ";
+
 /// A stream of bytes through another server.
 pub(super) trait Tunnel: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Tunnel for T {}
@@ -103,7 +106,9 @@ async fn through(
         // What was asked for goes before what the hop's own configuration says.
         hop.way = Way::Jumps(before.to_vec());
     }
-    let at_hop = |e: Error| e.context(format!("on the way, at {}", hop.name));
+    // The server that is nearest to the trouble is named, not all of them.
+    let at_hop =
+        |e: Error| if e.message().starts_with(ON_THE_WAY) { e } else { e.context(format!("{ON_THE_WAY}{}", hop.name)) };
     let session = Box::pin(russh::log_in_at(&hop, &options, &cache)).await.map_err(at_hop)?;
     let mut tunnel = session.tunnel(&target.host, target.port).await.map_err(at_hop)?;
     let (ours, mut theirs) = UnixStream::pair().map_err(|e| Error::io("set up the connection", e))?;
