@@ -9,8 +9,8 @@ use bytes::Bytes;
 use futures_util::TryStreamExt;
 use haul::endpoint::Endpoint;
 use haul::transport::{
-    ConnectOptions, Durability, Entry, Finish, Follow, ReadRange, RemotePath, Replace, SetMetadata, TlsMode, Transport,
-    WriteMode,
+    ConnectOptions, Durability, Entry, Finish, Follow, Mtime, ReadRange, RemotePath, Replace, SetMetadata, TlsMode,
+    Transport, WriteMode,
 };
 use haul::{ErrorKind, Result};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -532,4 +532,29 @@ async fn a_small_file_that_is_refused_says_why() {
     }
     let refused = outcome.unwrap_err();
     assert!(refused.message().contains("553 Could not create file."), "{}", refused.chain());
+}
+
+/// Without MLSD, a listing knows times to the minute at best.
+#[tokio::test]
+async fn a_files_exact_time_comes_with_the_file_where_listings_have_none() {
+    for (reply, expected) in [("213 20200102030405\r\n", Some(1_577_934_245)), ("550 no\r\n", None)] {
+        let peer = Peer::start(move |_, line| match line.split(' ').next() {
+            Some("") => Some(Act::Say("220 (vsFTPd 3.0.3)\r\n")),
+            Some("FEAT") => Some(Act::Say("211-so:\r\n MDTM\r\n SIZE\r\n REST STREAM\r\n211 end\r\n")),
+            Some("MDTM") => Some(Act::Say(reply)),
+            _ => None,
+        })
+        .await;
+        let transport = peer.connect_with(single()).await.unwrap();
+        assert!(transport.capabilities().mtime_on_read);
+        let begun = peer.heard.lock().unwrap().len();
+        let mut stream = transport.open_read(&path("/f"), ReadRange::ALL).await.unwrap();
+        let seconds = |mtime: Mtime| mtime.time.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+        assert_eq!(stream.mtime().map(seconds), expected);
+        assert_eq!(stream.read().await.unwrap(), "0123456789");
+        assert!(stream.read().await.unwrap().is_empty());
+        stream.finish().await.unwrap();
+        let said = peer.heard.lock().unwrap()[begun..].to_vec();
+        assert_eq!(said, ["MDTM /f", "RETR /f", "EPSV"], "one trip, and nothing asked before");
+    }
 }

@@ -1,15 +1,15 @@
-//! Buffers for long packets, used again once nobody looks at them: what DATA brings is large, short-lived and much.
+//! Buffers for the bytes of files, used again once nobody looks at them: they are large, short-lived and many.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
-/// Packets from this length on get such a buffer.
+/// From this length on bytes get such a buffer.
 const LONG: usize = 16 * 1024;
 /// The most buffers kept while they are not in use.
 const KEPT: usize = 16;
 
-/// The buffers of one channel.
+/// The buffers of one channel or stream.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Buffers(Arc<Mutex<Vec<Vec<u8>>>>);
 
@@ -35,7 +35,7 @@ impl Drop for Lent {
 }
 
 impl Buffers {
-    /// Returns an empty buffer with room for a packet.
+    /// Returns an empty buffer with room for so many bytes.
     pub(crate) fn take(&self, length: usize) -> Vec<u8> {
         let kept = (length >= LONG).then(|| self.0.lock().unwrap_or_else(PoisonError::into_inner).pop()).flatten();
         let mut buffer = kept.unwrap_or_default();

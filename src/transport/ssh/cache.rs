@@ -11,9 +11,8 @@ use tokio::sync::{OnceCell, OwnedMutexGuard};
 
 use super::auth::lock;
 use super::target::Target;
-use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind, Result};
-use crate::transport::{ConnectOptions, Secret};
+use crate::transport::Secret;
 
 /// What the person told at the first login and further connections of the same endpoint use again.
 #[derive(Clone, Default)]
@@ -61,12 +60,12 @@ impl fmt::Debug for LoginCache {
 }
 
 impl LoginCache {
-    /// Returns whom to reach, read from the configuration once.
+    /// Returns whom to reach, found out once: the configuration is read, and what it lacks is told, for all connections.
     ///
     /// # Errors
-    /// Those of [`Target::find`].
-    pub(super) async fn target(&self, endpoint: &Endpoint, options: &ConnectOptions) -> Result<&Target> {
-        self.inner.target.get_or_try_init(|| Target::find(endpoint, options)).await
+    /// Those of `find`.
+    pub(super) async fn target(&self, find: impl Future<Output = Result<Target>>) -> Result<&Target> {
+        self.inner.target.get_or_try_init(|| find).await
     }
 
     /// Returns the cache of a server on the way.

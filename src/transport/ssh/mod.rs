@@ -10,6 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use self::target::Target;
 use super::{ConnectOptions, Prompt, SshEngine, escape};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind, Result};
@@ -91,7 +92,7 @@ pub async fn connect(endpoint: &Endpoint, options: &ConnectOptions, cache: &Logi
     if options.ssh_engine == SshEngine::Openssh {
         return openssh::connect(endpoint, options, cache).await;
     }
-    let target = cache.target(endpoint, options).await?;
+    let target = cache.target(Target::find(endpoint, options)).await?;
     match options.ssh_engine {
         SshEngine::Libssh2 => libssh2::connect(target, options, cache).await,
         _ => russh::connect(target, options, cache).await,

@@ -81,6 +81,8 @@ fn run(command: &str) -> Result<(Road, Keeper)> {
     let child = Command::new(shell)
         .arg("-c")
         .arg(format!("exec {command}"))
+        // It has no use for our password, and others may see its environment.
+        .env_remove("HAUL_PASSWORD")
         .stdin(Stdio::from(input))
         .stdout(Stdio::from(OwnedFd::from(theirs)))
         .kill_on_drop(true)
@@ -101,15 +103,16 @@ async fn through(
         return Err(Error::new(ErrorKind::Usage, "ProxyJump names no host"));
     };
     let cache = cache.of_hop(last);
-    let mut hop = Target::of_hop(last, &options, target.depth + 1).await?;
-    if !before.is_empty() {
+    let find = async {
+        let hop = Target::of_hop(last, &options, target.depth + 1).await?;
         // What was asked for goes before what the hop's own configuration says.
-        hop.way = Way::Jumps(before.to_vec());
-    }
+        Ok(if before.is_empty() { hop } else { Target { way: Way::Jumps(before.to_vec()), ..hop } })
+    };
+    let hop = cache.target(find).await?;
     // The server that is nearest to the trouble is named, not all of them.
     let at_hop =
         |e: Error| if e.message().starts_with(ON_THE_WAY) { e } else { e.context(format!("{ON_THE_WAY}{}", hop.name)) };
-    let session = Box::pin(russh::log_in_at(&hop, &options, &cache)).await.map_err(at_hop)?;
+    let session = Box::pin(russh::log_in_at(hop, &options, &cache)).await.map_err(at_hop)?;
     let mut tunnel = session.tunnel(&target.host, target.port).await.map_err(at_hop)?;
     let (ours, mut theirs) = UnixStream::pair().map_err(|e| Error::io("set up the connection", e))?;
     let task = tokio::spawn(async move {

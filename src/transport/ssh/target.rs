@@ -84,7 +84,7 @@ impl Target {
     /// Puts together what is known; tells once what the configuration wants and these engines can't do.
     ///
     /// # Errors
-    /// `Usage` when the user's name isn't known or the configuration can't be read; `Unsupported` for a jump or proxy.
+    /// `Usage` when the user's name isn't known or the configuration can't be read.
     pub(super) async fn find(endpoint: &Endpoint, options: &ConnectOptions) -> Result<Self> {
         let Endpoint { user, host, port, password, .. } = endpoint.clone();
         Self::look_up(Hop { user, host, port }, password, options, 0).await
