@@ -110,7 +110,8 @@ impl Drop for Scene {
     }
 }
 
-/// Starts a proxy in front of a server: `address` is one that the known host keys are for, with the server's port.
+/// Starts a proxy in front of a server, at its port on one of the addresses that are kept for this (34 to 40): fault
+/// links of other tests look for free ones below.
 fn cap(server: &Server, address: &str, options: &[&str]) -> Link {
     let (listen, to) = (format!("{address}:{}", server.port), format!("{}:{}", server.host, server.port));
     Link::start(String::new(), &[&["cap", "--listen", &listen, "--to", &to], options].concat())
@@ -126,7 +127,7 @@ fn statistic(cap: &mut Link, name: &str) -> u64 {
 #[test]
 fn sftp_beats_a_cap_per_connection() {
     let Some(server) = Server::get("openssh") else { return };
-    for (way, address) in [(Way::Get, "127.0.0.2"), (Way::Put, "127.0.0.3")] {
+    for (way, address) in [(Way::Get, "127.0.0.34"), (Way::Put, "127.0.0.35")] {
         let mut cap = cap(&server, address, &["--mbyte-per-s", "2"]);
         let scene = Scene::new(&server, way, 24 * MIB, 0);
         assert_eq!(scene.go(&server, server.port, address, &[])["failed"], 0);
@@ -147,7 +148,7 @@ fn ftp_beats_a_cap_per_connection() {
 #[test]
 fn an_sftp_server_that_lets_two_in_gets_two_and_no_file_fails() {
     let Some(server) = Server::get("openssh") else { return };
-    for (way, address) in [(Way::Get, "127.0.0.4"), (Way::Put, "127.0.0.5")] {
+    for (way, address) in [(Way::Get, "127.0.0.36"), (Way::Put, "127.0.0.37")] {
         let mut cap = cap(&server, address, &["--mbyte-per-s", "3", "--max-connections", "2"]);
         // Long enough for a busy machine to measure that the second is worth it.
         let scene = Scene::new(&server, way, 48 * MIB, 100);
