@@ -17,17 +17,20 @@ use super::{
     RemotePath, Replace, SetMetadata, Transport, WriteMode, WriteStream,
 };
 use crate::error::{Error, ErrorKind, Result};
+use disk::Disk;
 
+mod disk;
 mod read;
 mod write;
 
 /// Entries of a listing under way.
 const ENTRIES_IN_FLIGHT: usize = 256;
 
-/// The local file system. Paths are those of the system; every call runs on a blocking thread.
-#[derive(Debug, Clone, Copy, Default)]
+/// The local file system. Paths are those of the system; the threads of the runtime never wait for a slow disk.
+#[derive(Debug, Clone, Default)]
 pub struct Local {
     sparse: bool,
+    disk: Disk,
 }
 
 impl Local {
@@ -38,7 +41,21 @@ impl Local {
 
     /// Makes one that leaves holes where a file that it writes has runs of zeros.
     pub fn sparse(sparse: bool) -> Self {
-        Self { sparse }
+        Self { sparse, ..Self::default() }
+    }
+
+    /// Makes a short call to the file system and names the path in its error.
+    async fn on_disk<T: Send + 'static>(
+        &self,
+        path: &RemotePath,
+        what: &'static str,
+        call: impl FnOnce(&Path) -> io::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let file = native(path);
+        match self.disk.run(move || call(&file)).await {
+            Ok(result) => result.map_err(|e| Error::io(what, e).at(path)),
+            Err(e) => Err(Error::new(ErrorKind::Other, what).with_source(e).at(path)),
+        }
     }
 }
 
@@ -67,7 +84,7 @@ impl Transport for Local {
     }
 
     async fn stat(&self, path: &RemotePath, follow: Follow) -> Result<Entry> {
-        on_disk(path, "look at", move |file| {
+        self.on_disk(path, "look at", move |file| {
             let metadata = match follow {
                 Follow::Links => file.metadata()?,
                 Follow::Nothing => file.symlink_metadata()?,
@@ -79,7 +96,7 @@ impl Transport for Local {
 
     async fn list(&self, path: &RemotePath) -> Result<EntryStream> {
         let shown = path.clone();
-        let names = on_disk(path, "list", Path::read_dir).await?;
+        let names = self.on_disk(path, "list", Path::read_dir).await?;
         let (sender, receiver) = mpsc::channel(ENTRIES_IN_FLIGHT);
         spawn_blocking(move || {
             for name in names {
@@ -101,23 +118,23 @@ impl Transport for Local {
     }
 
     async fn open_read(&self, path: &RemotePath, range: ReadRange) -> Result<Box<dyn ReadStream>> {
-        let first = on_disk(path, "open", move |file| read::open(file, range)).await?;
+        let first = self.on_disk(path, "open", move |file| read::open(file, range)).await?;
         Ok(Box::new(read::LocalRead::new(path.clone(), first)))
     }
 
     async fn open_write(&self, path: &RemotePath, mode: WriteMode) -> Result<Box<dyn WriteStream>> {
         let sparse = self.sparse;
         if let Some(target) = write::later(native(path), mode, sparse) {
-            return Ok(Box::new(write::LocalWrite::new(path.clone(), target)));
+            return Ok(Box::new(write::LocalWrite::new(path.clone(), target, self.disk.clone())));
         }
-        let target = on_disk(path, "open for writing", move |file| write::open(file, mode, sparse)).await?;
-        Ok(Box::new(write::LocalWrite::new(path.clone(), target)))
+        let target = self.on_disk(path, "open for writing", move |file| write::open(file, mode, sparse)).await?;
+        Ok(Box::new(write::LocalWrite::new(path.clone(), target, self.disk.clone())))
     }
 
     async fn rename(&self, from: &RemotePath, to: &RemotePath, replace: Replace, durability: Durability) -> Result<()> {
         let target = native(to);
         let parent = to.parent();
-        on_disk(from, "rename", move |from| {
+        self.on_disk(from, "rename", move |from| {
             match replace {
                 Replace::Yes => std::fs::rename(from, &target)?,
                 Replace::No => rename_no_replace(from, &target)?,
@@ -132,19 +149,19 @@ impl Transport for Local {
     }
 
     async fn remove_file(&self, path: &RemotePath) -> Result<()> {
-        on_disk(path, "remove", |file| std::fs::remove_file(file)).await
+        self.on_disk(path, "remove", |file| std::fs::remove_file(file)).await
     }
 
     async fn remove_dir(&self, path: &RemotePath) -> Result<()> {
-        on_disk(path, "remove the directory", |dir| std::fs::remove_dir(dir)).await
+        self.on_disk(path, "remove the directory", |dir| std::fs::remove_dir(dir)).await
     }
 
     async fn create_dir(&self, path: &RemotePath) -> Result<()> {
-        on_disk(path, "make the directory", |dir| std::fs::create_dir(dir)).await
+        self.on_disk(path, "make the directory", |dir| std::fs::create_dir(dir)).await
     }
 
     async fn set_metadata(&self, path: &RemotePath, metadata: SetMetadata) -> Result<()> {
-        on_disk(path, "set time and mode", move |file| {
+        self.on_disk(path, "set time and mode", move |file| {
             if metadata.mtime.is_none() && metadata.mode.is_none() {
                 return Ok(());
             }
@@ -164,12 +181,12 @@ impl Transport for Local {
     }
 
     async fn read_link(&self, path: &RemotePath) -> Result<Vec<u8>> {
-        on_disk(path, "read the link", |link| Ok(std::fs::read_link(link)?.into_os_string().into_vec())).await
+        self.on_disk(path, "read the link", |link| Ok(std::fs::read_link(link)?.into_os_string().into_vec())).await
     }
 
     async fn symlink(&self, target: &[u8], path: &RemotePath) -> Result<()> {
         let target = PathBuf::from(OsStr::from_bytes(target));
-        on_disk(path, "make the link", move |link| std::os::unix::fs::symlink(target, link)).await
+        self.on_disk(path, "make the link", move |link| std::os::unix::fs::symlink(target, link)).await
     }
 
     async fn digest(&self, path: &RemotePath, _: Algorithm, _: ReadRange) -> Result<Vec<u8>> {
@@ -213,17 +230,4 @@ fn entry(name: &OsStr, path: &Path, metadata: &std::fs::Metadata) -> Entry {
 
 fn native(path: &RemotePath) -> PathBuf {
     PathBuf::from(OsStr::from_bytes(path.as_bytes()))
-}
-
-/// Runs a file system call on a blocking thread and names the path in its error.
-async fn on_disk<T: Send + 'static>(
-    path: &RemotePath,
-    what: &'static str,
-    call: impl FnOnce(&Path) -> io::Result<T> + Send + 'static,
-) -> Result<T> {
-    let file = native(path);
-    match spawn_blocking(move || call(&file)).await {
-        Ok(result) => result.map_err(|e| Error::io(what, e).at(path)),
-        Err(e) => Err(Error::new(ErrorKind::Other, what).with_source(e).at(path)),
-    }
 }

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use rustix::fs::{FallocateFlags, OFlags};
 use tokio::task::{JoinHandle, spawn_blocking};
 
+use super::disk::Disk;
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::{Durability, Finish, Finished, RemotePath, WriteMode, WriteStream};
 
@@ -27,6 +28,7 @@ const HOLE: usize = 4096;
 /// A file being written: one batch on its way to the kernel, the next being gathered.
 pub(super) struct LocalWrite {
     path: RemotePath,
+    disk: Disk,
     target: Target,
     gathered: Vec<Bytes>,
     length: usize,
@@ -172,9 +174,9 @@ impl Target {
 }
 
 impl LocalWrite {
-    pub(super) fn new(path: RemotePath, target: Target) -> Self {
+    pub(super) fn new(path: RemotePath, target: Target, disk: Disk) -> Self {
         let written = Arc::default();
-        Self { path, target, gathered: Vec::new(), length: 0, written, under_way: None, failed: false }
+        Self { path, disk, target, gathered: Vec::new(), length: 0, written, under_way: None, failed: false }
     }
 
     /// Waits until the batch before is written.
@@ -189,7 +191,7 @@ impl LocalWrite {
     async fn open_now(&mut self) -> Result<()> {
         if let Place::Later(..) = self.target.file {
             let file = self.target.file.clone();
-            let file = joined(spawn_blocking(move || file.open()).await).map_err(|e| e.at(&self.path))?;
+            let file = joined(self.disk.run(move || file.open()).await).map_err(|e| e.at(&self.path))?;
             self.target.file = Place::Open(file);
         }
         Ok(())
@@ -234,8 +236,8 @@ impl WriteStream for LocalWrite {
             return Err(Error::new(ErrorKind::Other, "finished after an error").at(&self.path));
         }
         self.settle().await?;
-        let Self { path, target, gathered, .. } = *self;
-        joined(spawn_blocking(move || target.close(&gathered, last)).await).map_err(|e| e.at(&path))
+        let Self { path, disk, target, gathered, .. } = *self;
+        joined(disk.run(move || target.close(&gathered, last)).await).map_err(|e| e.at(&path))
     }
 }
 
@@ -259,7 +261,7 @@ mod tests {
         }
         let target = later(path.clone(), mode, sparse).unwrap_or_else(|| open(&path, mode, sparse).unwrap());
         let shown = RemotePath::new(path.as_os_str().as_encoded_bytes()).unwrap();
-        let mut stream = Box::new(LocalWrite::new(shown, target));
+        let mut stream = Box::new(LocalWrite::new(shown, target, Disk::default()));
         for chunk in contents.chunks(300_001) {
             stream.write(Bytes::copy_from_slice(chunk)).await.unwrap();
         }
