@@ -1,8 +1,7 @@
 //! The one loop that moves bytes: digest, journal, rate limit, progress and cancel are lines in it.
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -10,7 +9,8 @@ use tokio_util::sync::CancellationToken;
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::{ReadStream, WriteStream};
 
-use super::journal::{Head, Journal};
+use super::blocks::Blocks;
+use super::journal::Journal;
 use super::rate::Limiter;
 use super::run::Context;
 use super::segments::Claim;
@@ -73,10 +73,11 @@ impl<'j> Copy<'_, 'j> {
         let result = self.pump(reader, writer, &mut blocks).await;
         // Whatever stopped the loop, blocks that the destination has are worth writing down.
         if let Some(blocks) = &mut blocks {
+            blocks.catch_up().await?;
             if result.is_err() {
                 settle(writer, blocks).await;
             }
-            blocks.write_down(writer.acknowledged())?;
+            blocks.write_down(writer.acknowledged()).await?;
         }
         result
     }
@@ -102,7 +103,7 @@ impl<'j> Copy<'_, 'j> {
                     break;
                 }
                 if let Some(blocks) = blocks {
-                    blocks.update(&piece);
+                    blocks.update(piece.clone()).await?;
                 }
                 self.unless_cancelled(async {
                     self.limiter.take(piece.len()).await;
@@ -113,7 +114,7 @@ impl<'j> Copy<'_, 'j> {
                 self.progress.advance(taken);
             }
             if let Some(blocks) = blocks {
-                blocks.write_down(writer.acknowledged())?;
+                blocks.write_down(writer.acknowledged()).await?;
             }
         }
         Ok(moved)
@@ -135,59 +136,4 @@ async fn settle(writer: &mut dyn WriteStream, blocks: &Blocks<'_, '_>) {
         before = Some(writer.acknowledged());
         tokio::time::sleep(SETTLE).await;
     }
-}
-
-/// Digests the stream block by block and writes them down once the destination has them.
-struct Blocks<'a, 'j> {
-    journal: &'a Mutex<&'j mut Journal>,
-    head: Head,
-    start: u64,
-    position: u64,
-    hasher: blake3::Hasher,
-    /// Blocks that are read but perhaps not yet taken: number, end offset, digest.
-    under_way: VecDeque<(u64, u64, blake3::Hash)>,
-}
-
-impl<'a, 'j> Blocks<'a, 'j> {
-    fn new(journal: &'a Mutex<&'j mut Journal>, start: u64) -> Self {
-        let head = lock(journal).head.clone();
-        Self { journal, head, start, position: start, hasher: blake3::Hasher::new(), under_way: VecDeque::new() }
-    }
-
-    fn update(&mut self, mut bytes: &[u8]) {
-        while !bytes.is_empty() {
-            let block = self.position / self.head.block;
-            let end = block * self.head.block + self.head.length_of(block);
-            let room = usize::try_from(end.saturating_sub(self.position)).unwrap_or(usize::MAX);
-            let (piece, rest) = bytes.split_at(bytes.len().min(room));
-            if piece.is_empty() {
-                return; // behind the end that the journal knows: the size check stops the transfer
-            }
-            self.hasher.update(piece);
-            self.position += piece.len() as u64;
-            if self.position == end {
-                self.under_way.push_back((block, end, self.hasher.finalize()));
-                self.hasher.reset();
-            }
-            bytes = rest;
-        }
-    }
-
-    /// Returns whether a whole block was read that the destination doesn't have yet.
-    fn is_under_way(&self, acknowledged: u64) -> bool {
-        self.under_way.back().is_some_and(|(_, end, _)| *end > self.start.saturating_add(acknowledged))
-    }
-
-    fn write_down(&mut self, acknowledged: u64) -> Result<()> {
-        let arrived = self.start.saturating_add(acknowledged);
-        while let Some(&(block, _, digest)) = self.under_way.front().filter(|(_, end, _)| *end <= arrived) {
-            lock(self.journal).add(block, digest)?;
-            self.under_way.pop_front();
-        }
-        Ok(())
-    }
-}
-
-fn lock<'a, 'b>(journal: &'b Mutex<&'a mut Journal>) -> MutexGuard<'b, &'a mut Journal> {
-    journal.lock().unwrap_or_else(PoisonError::into_inner)
 }

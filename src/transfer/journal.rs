@@ -277,12 +277,12 @@ fn parse(text: &[u8], head: &Head) -> Option<(BTreeMap<u64, blake3::Hash>, u64)>
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::transport::FileKind;
     use proptest::prelude::*;
 
-    fn head(size: u64) -> Head {
+    pub(crate) fn head(size: u64) -> Head {
         let entry = Entry { mtime: Some(Mtime::from_unix(1_000_000_000)), ..Entry::new("x", FileKind::File) };
         Head::new("sftp://h/x", "file:///x", &entry, size)
     }

@@ -7,6 +7,7 @@
 //! `lock` beside them; `single` streams one file to or from a pipe.
 
 mod attempt;
+mod blocks;
 mod controller;
 mod copy;
 mod folder;
