@@ -2,6 +2,8 @@
 
 import statistics
 
+import profiling
+
 COLUMNS = "| | tool | wall s | first s | runs | ÷ haul | CPU s | peak MiB |\n|---|---|--:|--:|--:|--:|--:|--:|"
 WORDS = """\
 *wall*: median; haul's *first* run of each line, with nothing remembered of the server, is shown by itself and not in
@@ -10,6 +12,12 @@ above 1 where haul is the fastest. *CPU*: user and system seconds of the client 
 resident memory, summed over the client's processes, sampled every 25 ms. *> N s*: given up after N seconds. All tools
 of a line took turns in one run on one machine, the server and the slow link at work on the same {cores} cores: only
 ratios within a line mean something.
+"""
+
+
+PROFILE = """\
+Shares of *busy*, the CPU seconds of all of haul's threads together; what *wall* has beyond it, haul waited for the
+server, the link or a core.
 """
 
 
@@ -34,6 +42,11 @@ def table(results):
         parts.append(f"## {scenario['title']}\n\n{limits(scenario)}{COLUMNS}\n" + "\n".join(
             row for cell in scenario["cells"] for row in rows(cell)) + "\n")
     parts.append(f"## In short\n\n{summary(results)}\n")
+    if profiles := list(profiled(results)):
+        heads = " | ".join(profiling.ORDER)
+        line = "|---|--:|--:|" + "--:|" * len(profiling.ORDER)
+        parts.append(f"## Where haul's time goes\n\n{PROFILE}\n| | wall s | busy s | {heads} |\n{line}\n"
+                     + "\n".join(profiles) + "\n")
     notes = results["notes"]
     if notes:
         parts.append("## Notes\n\n" + "\n".join(f"- {note}" for note in notes) + "\n")
@@ -89,6 +102,17 @@ def summary(results):
         shown = [in_short(cells[head]) if head in cells else "" for head in heads]
         lines.append(f"| ({scenario['letter']}) {scenario['short']} | {' | '.join(shown)} |")
     return "\n".join(lines)
+
+
+def profiled(results):
+    """Returns the rows that tell where haul's time goes."""
+    for scenario in results["scenarios"]:
+        for cell in scenario["cells"]:
+            runs, shares = cell["tools"].get("haul", {"runs": []})["runs"], cell.get("profile")
+            if runs and shares:
+                row = " | ".join(f"{shares.get(kind, 0):.0%}" for kind in profiling.ORDER)
+                yield (f"| ({scenario['letter']}) {cell['protocol']} {cell['direction']} | {median(runs, 'wall'):.2f} "
+                       f"| {median(runs, 'cpu'):.2f} | {row} |")
 
 
 def in_short(cell):
