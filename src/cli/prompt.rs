@@ -61,6 +61,10 @@ impl Prompt for TerminalPrompt {
         }
     }
 
+    fn is_anybody_there(&self) -> bool {
+        open_terminal().is_some()
+    }
+
     fn notice(&self, text: &str) {
         if !self.quiet {
             for line in text.lines() {

@@ -42,6 +42,11 @@ pub trait Prompt: Send + Sync + fmt::Debug {
 
     /// Shows a warning or a server's banner; the text is already escaped.
     fn notice(&self, text: &str);
+
+    /// Returns whether somebody could answer at all.
+    fn is_anybody_there(&self) -> bool {
+        true
+    }
 }
 
 /// A prompt with nobody behind it.
@@ -63,6 +68,10 @@ impl Prompt for NoPrompt {
 
     fn notice(&self, text: &str) {
         tracing::warn!("{text}");
+    }
+
+    fn is_anybody_there(&self) -> bool {
+        false
     }
 }
 

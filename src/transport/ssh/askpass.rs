@@ -19,8 +19,9 @@ use tokio::process::Command;
 use tokio::task::{JoinHandle, spawn_blocking};
 use zeroize::Zeroizing;
 
-use super::auth::{asks_for_password, lock};
+use super::auth::lock;
 use super::cache::LoginCache;
+use super::questions::asks_for_password;
 use crate::error::{Error, Result};
 use crate::transport::{Prompt, Secret, escape};
 
@@ -227,7 +228,7 @@ impl State {
 
     fn secret(&self, question: &str) -> Option<Secret> {
         let is_passphrase = question.contains("passphrase");
-        let is_password = !is_passphrase && asks_for_password(question, true);
+        let is_password = !is_passphrase && asks_for_password(question);
         let before = lock(&self.given).iter().filter(|(asked, _)| asked == question).count();
         if before == TRIES {
             return None;

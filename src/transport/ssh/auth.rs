@@ -1,24 +1,24 @@
 //! Who we are and how we prove it: one policy for the engines that log in themselves.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use russh::keys::{PrivateKey, PublicKey};
+use russh::keys::PrivateKey;
 use tokio::sync::OwnedMutexGuard;
 use tokio::task::spawn_blocking;
 
 use super::cache::LoginCache;
-use super::keys::{Identity, Origin, identities};
-use super::target::Target;
+use super::identity::{Identity, LockedKey, Origin, Public, Why};
+use super::keys::identities;
+use super::questions::Answers;
+use super::target::{Method, Target};
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::{ConnectOptions, Prompt, Secret, escape};
 
-/// How many keys are offered to one server: OpenSSH's `MaxAuthTries` is 6, and a password should still have its try.
+/// How many keys are offered to one server while there is another way in: OpenSSH's `MaxAuthTries` is 6, and a password
+/// should still have its try.
 const KEY_OFFERS: usize = 5;
-/// How often a password is asked for, as OpenSSH does.
-const PASSWORD_TRIES: usize = 3;
 /// The method that keys log in by.
 const PUBLIC_KEY: &str = "publickey";
 
@@ -38,23 +38,28 @@ pub(super) enum Outcome {
 
 /// What an engine can do to log in. Each call ends within the timeout.
 #[async_trait]
-pub(super) trait Authenticator: Send {
+pub(super) trait Authenticator: Send + Sync {
     /// Whether to ask what the server offers before a key is tried: a trip that some engines need.
     fn asks_first(&self) -> bool {
         false
+    }
+
+    /// Says why the engine can't try this identity, if it can't.
+    fn lacks(&self, _identity: &Identity) -> Option<&'static str> {
+        None
     }
 
     /// Asks what the server offers.
     async fn none(&mut self) -> Result<Outcome>;
 
     /// Returns the refusal if the server doesn't want this key, `None` if it does or if that can't be asked.
-    async fn refuses(&mut self, key: &PublicKey) -> Result<Option<Outcome>>;
+    async fn refuses(&mut self, public: &Public) -> Result<Option<Outcome>>;
 
-    /// Logs in with a private key.
-    async fn key(&mut self, key: &Arc<PrivateKey>) -> Result<Outcome>;
+    /// Logs in with a private key, of which the server is shown the public half or a certificate.
+    async fn key(&mut self, key: &Arc<PrivateKey>, public: &Public) -> Result<Outcome>;
 
-    /// Logs in with a key that the agent holds.
-    async fn agent_key(&mut self, key: &PublicKey) -> Result<Outcome>;
+    /// Logs in with a key that the agent holds and knows as `held`.
+    async fn agent_key(&mut self, public: &Public, held: &Public) -> Result<Outcome>;
 
     /// Logs in with a password.
     async fn password(&mut self, password: &Secret) -> Result<Outcome>;
@@ -80,7 +85,8 @@ fn account_name() -> Option<String> {
     })
 }
 
-/// Logs in: keys first, then password, then the server's questions, going on after a partial success.
+/// Logs in: by keys, password and the server's questions, in the order that the target wants, going on after a partial
+/// success.
 ///
 /// # Errors
 /// `AuthFailed` with what was tried and what the server offers.
@@ -95,14 +101,18 @@ pub(super) async fn log_in(
         prompt: Arc::clone(&options.prompt),
         cache: cache.clone(),
         turn: Turn::NotTaken,
+        methods: target.methods.clone(),
         identities: identities(target, options.timeout, cache).await?.into(),
-        key_offers: KEY_OFFERS,
+        keys_offered: 0,
         known: target.password.clone().or_else(|| options.password.clone()),
+        password_prompts: target.password_prompts,
         asked: 0,
         question_rounds: 0,
         // Not asked for: a key is worth a try wherever there is one, and its refusal tells what the server offers.
         offered: vec![PUBLIC_KEY.into()],
         tried: Vec::new(),
+        tries: 0,
+        hint: None,
     };
     if !login.can_ask_nobody() {
         login.wait_for_turn().await?;
@@ -110,7 +120,7 @@ pub(super) async fn log_in(
         login.identities = identities(target, options.timeout, cache).await?.into();
         login.start_with_what_worked();
     }
-    let result = login.run(engine).await;
+    let result = login.run(engine).await.map_err(|error| login.explained(error));
     cache.settle(result.as_ref().map(drop).map_err(Error::kind));
     result
 }
@@ -120,14 +130,19 @@ struct Login {
     prompt: Arc<dyn Prompt>,
     cache: LoginCache,
     turn: Turn,
+    methods: Vec<Method>,
     identities: VecDeque<Identity>,
-    key_offers: usize,
+    keys_offered: usize,
     /// The password that needs no question, until it was used.
     known: Option<Secret>,
+    password_prompts: usize,
     asked: usize,
     question_rounds: usize,
     offered: Vec<String>,
     tried: Vec<String>,
+    /// How many attempts the server may have counted.
+    tries: usize,
+    hint: Option<&'static str>,
 }
 
 /// Whether it is this login's turn to ask a person.
@@ -136,9 +151,17 @@ enum Turn {
     Taken { _guard: Option<OwnedMutexGuard<()>> },
 }
 
+/// What to try next.
+enum Step {
+    Key(Identity),
+    Password(Secret),
+    Questions,
+}
+
 impl Login {
     async fn run(&mut self, engine: &mut dyn Authenticator) -> Result<()> {
-        let first = if engine.asks_first() { None } else { self.next_identity() };
+        let keys_first = self.methods.first() == Some(&Method::PublicKey) && !engine.asks_first();
+        let first = if keys_first { self.next_identity(engine) } else { None };
         let mut outcome = match first {
             Some(identity) => self.try_identity(engine, identity).await?,
             None => engine.none().await?,
@@ -148,33 +171,45 @@ impl Login {
                 Outcome::Success => return Ok(()),
                 Outcome::Refused { offered, .. } => self.offered = offered,
             }
-            if let Some(identity) = self.next_identity() {
-                outcome = self.try_identity(engine, identity).await?;
-                continue;
-            }
-            self.wait_for_turn().await?;
-            outcome = if let Some(password) = self.next_password().await {
-                self.tried.push("password".into());
-                let outcome = engine.password(&password).await?;
-                if !matches!(outcome, Outcome::Refused { partial: false, .. }) {
-                    self.cache.keep_password(&password);
-                }
-                outcome
-            } else if self.offers("keyboard-interactive") && self.question_rounds < PASSWORD_TRIES {
-                match self.try_questions(engine).await? {
+            outcome = match self.next_step(engine).await? {
+                Some(Step::Key(identity)) => self.try_identity(engine, identity).await?,
+                Some(Step::Password(password)) => self.try_password(engine, &password).await?,
+                Some(Step::Questions) => match self.try_questions(engine).await? {
                     Some(outcome) => outcome,
                     None => return Err(self.failure()),
-                }
-            } else {
-                return Err(self.failure());
+                },
+                None => return Err(self.failure()),
             };
         }
+    }
+
+    async fn next_step(&mut self, engine: &dyn Authenticator) -> Result<Option<Step>> {
+        for method in self.methods.clone() {
+            if !self.offers(method.name()) {
+                continue;
+            }
+            if method != Method::PublicKey {
+                self.wait_for_turn().await?;
+            }
+            let step = match method {
+                Method::PublicKey if self.keys_offered >= KEY_OFFERS => None,
+                Method::PublicKey => self.next_identity(engine).map(Step::Key),
+                Method::Password => self.next_password().await.map(Step::Password),
+                Method::KeyboardInteractive => self.may_be_asked().then_some(Step::Questions),
+            };
+            if step.is_some() {
+                return Ok(step);
+            }
+        }
+        // Nothing else is left that the server's last tries could be saved for.
+        Ok(self.next_identity(engine).map(Step::Key))
     }
 
     /// Whether there is one key, and nothing stands between it and the server: then there is no need to wait for
     /// another connection's login, which would try the same.
     fn can_ask_nobody(&self) -> bool {
-        self.identities.len() == 1 && matches!(self.identities[0].origin, Origin::Ready(_))
+        let one = self.identities.front().is_some_and(|first| self.identities.iter().all(|other| other.is_of(first)));
+        one && self.identities.iter().all(|identity| matches!(identity.origin, Origin::Ready(_)))
     }
 
     /// Waits until no other login of this endpoint may be asking somebody.
@@ -199,169 +234,204 @@ impl Login {
         self.offered.iter().any(|offered| offered == method)
     }
 
-    fn next_identity(&mut self) -> Option<Identity> {
-        if !self.offers(PUBLIC_KEY) || self.key_offers == 0 {
+    /// Returns the next identity that can be tried; what can't is noted on the way.
+    fn next_identity(&mut self, engine: &dyn Authenticator) -> Option<Identity> {
+        if !self.offers(PUBLIC_KEY) || !self.methods.contains(&Method::PublicKey) {
             return None;
         }
-        self.identities.pop_front()
+        while let Some(identity) = self.identities.pop_front() {
+            if let Origin::Useless(why) = &identity.origin {
+                self.note_useless(&identity.name, why);
+            } else if let Some(lack) = engine.lacks(&identity) {
+                self.tried.push(format!("{} ({lack})", identity.name));
+            } else {
+                return Some(identity);
+            }
+        }
+        None
+    }
+
+    fn note_useless(&mut self, name: &str, why: &Why) {
+        self.tried.push(format!("{name} ({})", why.text()));
+        self.hint = self.hint.or(why.hint());
     }
 
     async fn try_identity(&mut self, engine: &mut dyn Authenticator, identity: Identity) -> Result<Outcome> {
-        self.key_offers -= 1;
-        let refused = Outcome::Refused { offered: self.offered.clone(), partial: false };
-        let outcome = match (identity.origin, &identity.public) {
-            (Origin::Agent, Some(public)) => engine.agent_key(public).await?,
-            (Origin::Agent, None) => refused,
-            (Origin::Ready(key), _) => engine.key(&key).await?,
+        let outcome = match (&identity.origin, &identity.public) {
+            (Origin::Agent(held), Some(public)) => engine.agent_key(public, held).await?,
+            (Origin::Ready(key), Some(public)) => engine.key(key, public).await?,
             (Origin::Locked(locked), public) => {
                 // No passphrase is asked for a key that the server doesn't want.
-                if let Some(public) = public
-                    && let Some(refusal) = engine.refuses(public).await?
-                {
-                    self.tried.push(identity.name);
-                    return Ok(refusal);
-                }
-                let (prompt, cache) = (Arc::clone(&self.prompt), self.cache.clone());
-                let key = spawn_blocking(move || locked.unlock(&*prompt, &cache)).await.ok().flatten();
-                let Some(key) = key else {
-                    self.tried.push(format!("{} (no passphrase)", identity.name));
-                    return Ok(refused);
+                let refusal = match public {
+                    Some(public) => engine.refuses(public).await?,
+                    None => None,
                 };
-                engine.key(&key).await?
+                match (refusal, public) {
+                    (Some(refusal), _) => refusal,
+                    (None, public) => match self.unlocked(locked).await {
+                        Some(key) => {
+                            let plain = || Public::Key(key.public_key().clone());
+                            engine.key(&key, &public.clone().unwrap_or_else(plain)).await?
+                        }
+                        None => {
+                            self.tried.push(format!("{} (no passphrase)", identity.name));
+                            return Ok(Outcome::Refused { offered: self.offered.clone(), partial: false });
+                        }
+                    },
+                }
+            }
+            (Origin::Agent(_) | Origin::Ready(_) | Origin::Useless(_), _) => {
+                return Ok(Outcome::Refused { offered: self.offered.clone(), partial: false });
             }
         };
-        if matches!(outcome, Outcome::Refused { partial: false, .. }) {
-            self.tried.push(identity.name);
-        } else {
-            self.tried.push(format!("{} (accepted)", identity.name));
-            self.cache.keep_identity(identity.name);
-        }
+        self.judge_key(identity, &outcome);
         Ok(outcome)
     }
 
-    async fn next_password(&mut self) -> Option<Secret> {
-        if !self.offers("password") {
-            return None;
+    fn judge_key(&mut self, identity: Identity, outcome: &Outcome) {
+        match outcome {
+            // The server took no key just now, whichever: this one may have its turn after another method.
+            Outcome::Refused { partial: false, offered } if !offered.iter().any(|method| method == PUBLIC_KEY) => {
+                self.tries += 1;
+                self.note(identity.name.clone());
+                self.identities.push_front(identity);
+            }
+            Outcome::Refused { partial: false, .. } => {
+                self.tries += 1;
+                self.keys_offered += 1;
+                self.note(identity.name);
+            }
+            _ => {
+                self.tried.push(format!("{} (accepted)", identity.name));
+                self.cache.keep_identity(identity.name);
+            }
         }
+    }
+
+    /// Notes what was tried; the last time counts.
+    fn note(&mut self, name: String) {
+        self.tried.retain(|before| *before != name);
+        self.tried.push(name);
+    }
+
+    /// Asks for a passphrase; who doesn't know it isn't asked again for the same file.
+    async fn unlocked(&mut self, locked: &LockedKey) -> Option<Arc<PrivateKey>> {
+        let (key, prompt, cache) = (locked.clone(), Arc::clone(&self.prompt), self.cache.clone());
+        let key = spawn_blocking(move || key.unlock(&*prompt, &cache)).await.ok().flatten();
+        if key.is_none() {
+            let is_same = |other: &Origin| matches!(other, Origin::Locked(other) if other.path == locked.path);
+            self.identities.retain(|identity| !is_same(&identity.origin));
+        }
+        key
+    }
+
+    async fn next_password(&mut self) -> Option<Secret> {
         if let Some(known) = self.known.take() {
             return Some(known);
         }
-        if self.asked == PASSWORD_TRIES {
+        if self.asked >= self.password_prompts {
             return None;
         }
         self.asked += 1;
         let (prompt, question) = (Arc::clone(&self.prompt), format!("Password for {}: ", self.who));
         let answer = spawn_blocking(move || prompt.secret(&question)).await.ok().flatten();
         if answer.is_none() {
-            self.asked = PASSWORD_TRIES;
+            self.asked = self.password_prompts;
         }
         answer
     }
 
-    /// Returns `None` when nobody could answer.
+    async fn try_password(&mut self, engine: &mut dyn Authenticator, password: &Secret) -> Result<Outcome> {
+        self.tried.push("password".into());
+        self.tries += 1;
+        let outcome = engine.password(password).await?;
+        if !matches!(outcome, Outcome::Refused { partial: false, .. }) {
+            self.cache.keep_password(password);
+        }
+        Ok(outcome)
+    }
+
+    /// Whether the server's questions may find an answer.
+    fn may_be_asked(&mut self) -> bool {
+        if self.question_rounds >= self.password_prompts {
+            return false;
+        }
+        let answerable = self.known.is_some() || self.prompt.is_anybody_there();
+        if !answerable {
+            self.question_rounds = self.password_prompts;
+            self.tried.push("keyboard-interactive (nobody is there to answer)".into());
+            self.hint = self.hint.or(Some("run at a terminal to answer the server's questions"));
+        }
+        answerable
+    }
+
+    /// Returns `None` when nobody could answer: the server still waits, and nothing else can be tried.
     async fn try_questions(&mut self, engine: &mut dyn Authenticator) -> Result<Option<Outcome>> {
         self.question_rounds += 1;
-        let answers = Arc::new(Answers {
-            who: self.who.clone(),
-            prompt: Arc::clone(&self.prompt),
-            password: Mutex::new(self.known.take()),
-            asked_password: Mutex::new(None),
-            person_asked: AtomicBool::new(false),
-            gave_up: AtomicBool::new(false),
-        });
-        self.tried.push("keyboard-interactive".into());
-        let outcome = engine.questions(&answers).await?;
-        if answers.gave_up() {
+        let answers = Arc::new(Answers::new(&self.who, &self.prompt, self.known.take()));
+        let outcome = engine.questions(&answers).await;
+        if let Some(question) = answers.unanswered() {
+            self.tried.push(format!("keyboard-interactive (nobody answered {question:?})"));
+            self.hint =
+                Some("run at a terminal to answer the server's questions; a password answers only a question for it");
             return Ok(None);
         }
-        if !answers.person_asked.load(Ordering::Acquire) {
+        self.tried.push("keyboard-interactive".into());
+        self.tries += 1;
+        let outcome = outcome?;
+        if !answers.person_asked() {
             // The same again would end the same.
-            self.question_rounds = PASSWORD_TRIES;
+            self.question_rounds = self.password_prompts;
         }
         if !matches!(outcome, Outcome::Refused { partial: false, .. })
-            && let Some(password) = lock(&answers.asked_password).take()
+            && let Some(password) = answers.asked_password()
         {
             self.cache.keep_password(&password);
         }
         Ok(Some(outcome))
     }
 
+    /// Says what was tried when the server ended the conversation instead of answering.
+    fn explained(&self, error: Error) -> Error {
+        // One try may end by a broken connection; a server that counts lets several pass.
+        if error.kind() != ErrorKind::ConnectionLost || self.tries < 2 {
+            return error;
+        }
+        let text = format!("the server ended the login after {} tries: {}", self.tries + 1, self.tried.join(", "));
+        Error::new(ErrorKind::AuthFailed, text).at(&self.who).with_source(error).with_hint(
+            "the server counts tries: name the right key with -i, or set IdentitiesOnly and IdentityFile in ~/.ssh/config",
+        )
+    }
+
     fn failure(&mut self) -> Error {
+        // Those that were never fit to be tried are told all the same.
+        while let Some(identity) = self.identities.pop_front() {
+            if let Origin::Useless(why) = &identity.origin {
+                self.note_useless(&identity.name, &why.clone());
+            }
+        }
         self.tried.dedup();
         let tried = if self.tried.is_empty() { "nothing".into() } else { self.tried.join(", ") };
         let offered = if self.offered.is_empty() { "nothing more".into() } else { self.offered.join(", ") };
-        let left = self.identities.len();
-        let untried =
-            if left > 0 && self.key_offers == 0 { format!("; {left} more keys were not tried") } else { String::new() };
-        let offered = escape(offered.as_bytes());
-        let text = format!("login refused: tried {tried}; the server offers {offered}{untried}");
-        let hint = if left > 0 && self.key_offers == 0 {
-            "name the right key with --identity"
+        let text = format!("login refused: tried {tried}; the server offers {}", escape(offered.as_bytes()));
+        Error::new(ErrorKind::AuthFailed, text).at(&self.who).with_hint(self.advice())
+    }
+
+    fn advice(&self) -> &'static str {
+        if let Some(hint) = self.hint {
+            hint
         } else if self.tried.iter().any(|tried| tried.contains("no passphrase")) {
             "add the key to the ssh-agent, or run at a terminal to be asked for its passphrase"
-        } else if self.offered.iter().any(|method| method == "password" || method == "keyboard-interactive") {
+        } else if self.offers("password") || self.offers("keyboard-interactive") {
             "check user and password (--password-file, HAUL_PASSWORD, or at a terminal), or name a key with --identity"
+        } else if self.offers("gssapi-with-mic") && !self.offers(PUBLIC_KEY) {
+            "the server wants Kerberos, which --ssh-engine openssh can do"
         } else {
             "the server wants a key: name one with --identity, and check that the server has its public half"
-        };
-        Error::new(ErrorKind::AuthFailed, text).at(&self.who).with_hint(hint)
-    }
-}
-
-/// Answers the questions of keyboard-interactive (RFC 4256). Blocks while a person is asked.
-pub(super) struct Answers {
-    who: String,
-    prompt: Arc<dyn Prompt>,
-    password: Mutex<Option<Secret>>,
-    asked_password: Mutex<Option<Secret>>,
-    person_asked: AtomicBool,
-    gave_up: AtomicBool,
-}
-
-impl Answers {
-    /// Returns one answer for each `(question, echo)`; `None` when nobody can answer.
-    pub(super) fn answer(&self, name: &str, instructions: &str, questions: &[(String, bool)]) -> Option<Vec<Secret>> {
-        for text in [name, instructions].into_iter().filter(|text| !text.trim().is_empty()) {
-            self.prompt.notice(&escape(text.trim().as_bytes()));
         }
-        let alone = questions.len() == 1;
-        let answers: Option<_> = questions.iter().map(|(text, echo)| self.answer_one(text, *echo, alone)).collect();
-        if answers.is_none() {
-            self.gave_up.store(true, Ordering::Release);
-        }
-        answers
-    }
-
-    /// Returns whether a question stayed without an answer.
-    pub(super) fn gave_up(&self) -> bool {
-        self.gave_up.load(Ordering::Acquire)
-    }
-
-    fn answer_one(&self, text: &str, echo: bool, alone: bool) -> Option<Secret> {
-        let is_password = !echo && asks_for_password(text, alone);
-        if is_password && let Some(password) = lock(&self.password).take() {
-            return Some(password);
-        }
-        self.person_asked.store(true, Ordering::Release);
-        let question = format!("({}) {} ", self.who, escape(text.trim().as_bytes()));
-        if echo {
-            return self.prompt.line(&question).map(Secret::new);
-        }
-        let answer = self.prompt.secret(&question)?;
-        if is_password {
-            *lock(&self.asked_password) = Some(answer.clone());
-        }
-        Some(answer)
     }
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// A single hidden question is the password, in whatever language, unless it names something that is used once.
-pub(super) fn asks_for_password(text: &str, alone: bool) -> bool {
-    let text = text.to_lowercase();
-    let once = ["code", "otp", "token", "verif", "one-time", "factor", "pin"].iter().any(|word| text.contains(word));
-    (alone || text.contains("password")) && !once
 }

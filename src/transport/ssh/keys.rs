@@ -1,97 +1,108 @@
-//! Keys to log in with: the agent's and those in files.
+//! Keys and certificates to log in with: the agent's and those in files, in the order to try them.
 
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use russh::keys::agent::AgentIdentity;
 use russh::keys::agent::client::AgentClient;
-use russh::keys::{PrivateKey, PublicKey, decode_secret_key, load_public_key};
+use russh::keys::{Certificate, PrivateKey, PublicKey};
 use tokio::task::spawn_blocking;
 use zeroize::Zeroizing;
 
 use super::cache::LoginCache;
+use super::identity::{Identity, LockedKey, Origin, Public, Why};
+use super::pem::decode;
 use super::target::{Identities, Target};
 use crate::error::{Error, ErrorKind, Result};
-use crate::transport::{Prompt, escape};
+use crate::transport::escape;
 
 /// The files tried when the user names none, in OpenSSH's order but with the strongest first.
-const USUAL_FILES: [&str; 3] = ["id_ed25519", "id_ecdsa", "id_rsa"];
+const USUAL_FILES: [&str; 5] = ["id_ed25519", "id_ecdsa", "id_rsa", "id_ed25519_sk", "id_ecdsa_sk"];
 /// A private key is never longer; larger files are something else.
 const LONGEST_KEY_FILE: u64 = 64 * 1024;
-/// How often a passphrase is asked for, as OpenSSH does.
-const PASSPHRASE_TRIES: usize = 3;
 
-/// One key that may open the door.
-#[derive(Debug)]
-pub(super) struct Identity {
-    /// What error messages call it.
-    pub(super) name: String,
-    /// Its public half, if it could be read without a passphrase.
-    pub(super) public: Option<PublicKey>,
-    pub(super) origin: Origin,
-}
-
-/// Where an identity's private half is.
-pub(super) enum Origin {
-    /// With the agent.
-    Agent,
-    /// Read and ready.
-    Ready(Arc<PrivateKey>),
-    /// In a file that a passphrase protects.
-    Locked(LockedKey),
-}
-
-impl std::fmt::Debug for Origin {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Agent => "Agent",
-            Self::Ready(_) => "Ready",
-            Self::Locked(_) => "Locked",
-        })
-    }
-}
-
-/// A key file that a passphrase protects.
-pub(super) struct LockedKey {
-    path: PathBuf,
-    text: Zeroizing<String>,
-}
-
-/// Lists the identities in the order to try them: the agent's keys that match a file, the agent's others, the files.
-/// With files named by the user only these are used, as with OpenSSH's `IdentitiesOnly`.
+/// Lists the identities in the order to try them, as OpenSSH has it: certificates that the user named, the agent's keys
+/// that match a file, the agent's others, the files. With files named by the user only these are used, as with
+/// `IdentitiesOnly`. None is there twice, and those that can't be used come last, for the error message.
 ///
 /// # Errors
 /// `Usage` when a file that the user named can't be read.
 pub(super) async fn identities(target: &Target, limit: Duration, cache: &LoginCache) -> Result<Vec<Identity>> {
-    let Identities { files, named, only } = target.identities.clone();
+    let Identities { files, named, only, certificates } = target.identities.clone();
     let paths = if files.is_empty() { usual_paths() } else { files };
     let cache = cache.clone();
-    let files = spawn_blocking(move || read_files(&paths, named, &cache))
-        .await
-        .map_err(|e| Error::new(ErrorKind::Other, "read the key files").with_source(e))??;
+    let reading = spawn_blocking(move || {
+        let files = read_files(&paths, named, certificates.is_empty(), &cache)?;
+        Ok::<_, Error>((files, read_certificates(&certificates)))
+    });
+    let (files, certificates) =
+        reading.await.map_err(|e| Error::new(ErrorKind::Other, "read the key files").with_source(e))??;
     let agent = match &target.agent {
         Some(socket) => tokio::time::timeout(limit, agent_keys(socket)).await.unwrap_or_default(),
         None => Vec::new(),
     };
-    Ok(in_order(agent, files, only))
+    let mut list = in_order(certificates, agent, files, only);
+    for identity in &mut list {
+        if identity.public.as_ref().is_some_and(|public| !public.may_sign(&target.offer)) {
+            identity.origin = Origin::Useless(Why::Forbidden);
+        }
+    }
+    list.sort_by_key(|identity| matches!(identity.origin, Origin::Useless(_)));
+    Ok(list)
 }
 
-fn in_order(agent: Vec<Identity>, files: Vec<Identity>, only: bool) -> Vec<Identity> {
-    let same = |a: &Identity, b: &Identity| {
-        a.public.as_ref().zip(b.public.as_ref()).is_some_and(|(a, b)| a.key_data() == b.key_data())
-    };
-    let (mut first, others): (Vec<_>, Vec<_>) =
-        agent.into_iter().partition(|key| files.iter().any(|file| same(key, file)));
-    let rest: Vec<_> = files
-        .into_iter()
-        .filter(|file| !matches!(file.origin, Origin::Agent) && !first.iter().any(|key| same(key, file)))
-        .collect();
+fn in_order(certificates: Vec<Identity>, agent: Vec<Identity>, files: Vec<Identity>, only: bool) -> Vec<Identity> {
+    let certificates: Vec<_> = certificates.into_iter().map(|wanted| signed_by_any(wanted, &agent, &files)).collect();
+    let (matching, others): (Vec<_>, Vec<_>) =
+        agent.iter().cloned().partition(|key| files.iter().any(|file| key.is_of(file)));
+    // A certificate beside a key stands before it: who has one needs it.
+    let files: Vec<_> = files.iter().cloned().map(|file| signed_by_agent(file, &agent)).collect();
+    let of_agent = |file: &&Identity| matches!(file.origin, Origin::Agent(_));
+    let beside = files.iter().filter(of_agent).cloned();
+    let mut list: Vec<_> = certificates.into_iter().chain(beside).chain(matching).collect();
     if !only {
-        first.extend(others);
+        list.extend(others);
     }
-    first.extend(rest);
-    first
+    list.extend(files.iter().filter(|file| !of_agent(file)).cloned());
+    let mut unique: Vec<Identity> = Vec::new();
+    for identity in list {
+        if !unique.iter().any(|before| before.shows_same(&identity)) {
+            unique.push(identity);
+        }
+    }
+    unique
+}
+
+/// Finds the private half of a certificate that the user named.
+fn signed_by_any(certificate: Identity, agent: &[Identity], files: &[Identity]) -> Identity {
+    let usable = files.iter().chain(agent).filter(|identity| !matches!(identity.origin, Origin::Useless(_)));
+    let unread = |identity: &&Identity| identity.public.is_none();
+    let holder = usable.clone().find(|identity| identity.is_of(&certificate)).or_else(|| usable.clone().find(unread));
+    let origin = match holder {
+        _ if matches!(certificate.origin, Origin::Useless(Why::Broken(_))) => return certificate,
+        Some(holder) => holder.origin.clone(),
+        None => Origin::Useless(Why::PublicOnly),
+    };
+    signed_by_agent(Identity { origin, ..certificate }, agent)
+}
+
+/// Lets the agent sign for a file whose private half it holds; one that only names an agent's key is useless otherwise.
+fn signed_by_agent(file: Identity, agent: &[Identity]) -> Identity {
+    let held = agent.iter().filter(|key| key.is_of(&file));
+    // The plain key rather than a certificate for it: any agent signs by that.
+    let held = held.clone().find(|key| matches!(key.public, Some(Public::Key(_)))).or_else(|| held.clone().next());
+    let same = agent.iter().find(|key| key.shows_same(&file));
+    let origin = match (same.or(held), &file.origin) {
+        // Not every engine can show a certificate that the agent doesn't hold.
+        (Some(_), Origin::Ready(_)) if same.is_none() => return file,
+        (Some(key), _) => key.origin.clone(),
+        (None, Origin::Agent(_)) => Origin::Useless(Why::PublicOnly),
+        (None, _) => return file,
+    };
+    Identity { origin, ..file }
 }
 
 fn usual_paths() -> Vec<PathBuf> {
@@ -102,17 +113,7 @@ fn usual_paths() -> Vec<PathBuf> {
 async fn agent_keys(socket: &Path) -> Vec<Identity> {
     let listed = async { AgentClient::connect_uds(socket).await?.request_identities().await };
     match listed.await {
-        Ok(keys) => keys
-            .into_iter()
-            .filter_map(|key| match key {
-                AgentIdentity::PublicKey { key, comment } => Some(Identity {
-                    name: format!("agent key {}", escape(comment.as_bytes())),
-                    public: Some(key),
-                    origin: Origin::Agent,
-                }),
-                AgentIdentity::Certificate { .. } => None,
-            })
-            .collect(),
+        Ok(keys) => keys.into_iter().filter_map(agent_key).collect(),
         Err(e) => {
             tracing::debug!("the ssh-agent doesn't answer: {e}");
             Vec::new()
@@ -120,11 +121,28 @@ async fn agent_keys(socket: &Path) -> Vec<Identity> {
     }
 }
 
-fn read_files(paths: &[PathBuf], named: bool, cache: &LoginCache) -> Result<Vec<Identity>> {
+fn agent_key(key: AgentIdentity) -> Option<Identity> {
+    let (what, public) = match key {
+        AgentIdentity::PublicKey { ref key, .. } => ("key", Public::Key(key.clone())),
+        AgentIdentity::Certificate { ref certificate, .. } if !certificate.cert_type().is_user() => return None,
+        AgentIdentity::Certificate { ref certificate, .. } => {
+            ("certificate", Public::Certificate(Box::new(certificate.clone())))
+        }
+    };
+    let name = format!("agent {what} {}{}", escape(key.comment().as_bytes()), public.blemish());
+    Some(Identity { name, public: Some(public.clone()), origin: Origin::Agent(public) })
+}
+
+fn read_files(paths: &[PathBuf], named: bool, beside: bool, cache: &LoginCache) -> Result<Vec<Identity>> {
     let mut identities = Vec::new();
     for path in paths {
         match read_file(path, cache) {
-            Ok(identity) => identities.push(identity),
+            Ok(identity) => {
+                if beside {
+                    identities.extend(certificate_beside(path, &identity));
+                }
+                identities.push(identity);
+            }
             Err(error) if named => {
                 return Err(error
                     .with_kind(ErrorKind::Usage)
@@ -137,53 +155,108 @@ fn read_files(paths: &[PathBuf], named: bool, cache: &LoginCache) -> Result<Vec<
     Ok(identities)
 }
 
-fn read_file(path: &Path, cache: &LoginCache) -> Result<Identity> {
-    let name = path.display().to_string();
-    let length = std::fs::metadata(path).map_err(|e| Error::io("read the key", e))?.len();
-    if length > LONGEST_KEY_FILE {
-        return Err(Error::new(ErrorKind::Other, "too long for a key"));
+fn with_ending(path: &Path, ending: &str) -> PathBuf {
+    let mut path = path.as_os_str().to_owned();
+    path.push(ending);
+    path.into()
+}
+
+/// Returns the certificate `KEY-cert.pub`, if there is one for this key.
+fn certificate_beside(path: &Path, key: &Identity) -> Option<Identity> {
+    let beside = with_ending(path, "-cert.pub");
+    let found = named_public(&beside, public_in(&text_of(&beside).ok()?.text)?, key.origin.clone());
+    let is_user = matches!(&found.public, Some(Public::Certificate(certificate)) if certificate.cert_type().is_user());
+    (is_user && (key.public.is_none() || found.is_of(key))).then_some(found)
+}
+
+/// Reads the certificates that the user named; missing files are skipped, as by OpenSSH.
+fn read_certificates(paths: &[PathBuf]) -> Vec<Identity> {
+    let read = |path: &PathBuf| {
+        let text = match text_of(path) {
+            Ok(file) => file.text,
+            Err(e) => {
+                tracing::debug!("{}: {e}", path.display());
+                return None;
+            }
+        };
+        let found = public_in(&text)
+            .filter(|public| matches!(public, Public::Certificate(certificate) if certificate.cert_type().is_user()));
+        Some(match found {
+            Some(public) => named_public(path, public, Origin::Useless(Why::PublicOnly)),
+            None => Identity {
+                name: escape(path.as_os_str().as_encoded_bytes()),
+                public: None,
+                origin: Origin::Useless(Why::Broken("no certificate of a user".into())),
+            },
+        })
+    };
+    paths.iter().filter_map(read).collect()
+}
+
+fn named_public(path: &Path, public: Public, origin: Origin) -> Identity {
+    let name = format!("{}{}", escape(path.as_os_str().as_encoded_bytes()), public.blemish());
+    Identity { name, public: Some(public), origin }
+}
+
+/// Returns the public key or certificate of the first line that isn't a comment.
+fn public_in(text: &str) -> Option<Public> {
+    let line = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'))?;
+    if let Ok(certificate) = Certificate::from_openssh(line) {
+        return Some(Public::Certificate(Box::new(certificate)));
     }
-    let text = std::fs::read_to_string(path).map_err(|e| Error::io("read the key", e))?;
-    let text = Zeroizing::new(text);
+    PublicKey::from_openssh(line).ok().map(Public::Key)
+}
+
+/// The text of a key file, and whether others can read it.
+struct Text {
+    text: Zeroizing<String>,
+    is_open: bool,
+}
+
+fn text_of(path: &Path) -> io::Result<Text> {
+    let file = std::fs::File::open(path)?;
+    let metadata = file.metadata()?;
+    let mut text = Zeroizing::new(String::new());
+    if file.take(LONGEST_KEY_FILE + 1).read_to_string(&mut text)? as u64 > LONGEST_KEY_FILE {
+        return Err(io::Error::other("too long for a key"));
+    }
+    // As OpenSSH has it: a file of somebody else's is their affair.
+    let is_open = metadata.uid() == rustix::process::geteuid().as_raw() && metadata.mode() & 0o077 != 0;
+    Ok(Text { text, is_open })
+}
+
+fn read_file(path: &Path, cache: &LoginCache) -> Result<Identity> {
+    let name = escape(path.as_os_str().as_encoded_bytes());
+    let beside = || text_of(&with_ending(path, ".pub")).ok().and_then(|file| public_in(&file.text));
+    let Text { text, is_open } = match text_of(path) {
+        Ok(text) => text,
+        // The agent may hold what the public half is about.
+        Err(e) => {
+            let public = beside().ok_or_else(|| Error::io("read the key", e))?;
+            return Ok(named_public(path, public.clone(), Origin::Agent(public)));
+        }
+    };
     if let Some(key) = cache.key(path) {
-        return Ok(Identity { name, public: Some(key.public_key().clone()), origin: Origin::Ready(key) });
+        return Ok(Identity { name, public: Some(Public::Key(key.public_key().clone())), origin: Origin::Ready(key) });
     }
     // A public key stands for the agent's private one.
     if !text.contains("PRIVATE KEY") {
-        let public = load_public_key(path).map_err(|e| Error::new(ErrorKind::Other, "not a key").with_source(e))?;
-        return Ok(Identity { name, public: Some(public), origin: Origin::Agent });
+        let public = public_in(&text).ok_or_else(|| Error::new(ErrorKind::Other, "not a key"))?;
+        return Ok(named_public(path, public.clone(), Origin::Agent(public)));
     }
-    let locked_public = PrivateKey::from_openssh(text.as_bytes()).ok().filter(PrivateKey::is_encrypted);
-    if let Some(key) = locked_public {
-        let public = Some(key.public_key().clone());
-        return Ok(Identity { name, public, origin: Origin::Locked(LockedKey { path: path.into(), text }) });
-    }
-    if text.contains("ENCRYPTED") {
-        let public = load_public_key(format!("{name}.pub")).ok();
-        return Ok(Identity { name, public, origin: Origin::Locked(LockedKey { path: path.into(), text }) });
-    }
-    let key = decode_secret_key(&text, None)
-        .map_err(|e| Error::new(ErrorKind::Other, "not a private key that can be used").with_source(e))?;
-    Ok(Identity { name, public: Some(key.public_key().clone()), origin: Origin::Ready(Arc::new(key)) })
-}
-
-impl LockedKey {
-    /// Asks for the passphrase; `None` when nobody knows it. Blocks.
-    pub(super) fn unlock(&self, prompt: &dyn Prompt, cache: &LoginCache) -> Option<Arc<PrivateKey>> {
-        for _ in 0..PASSPHRASE_TRIES {
-            let passphrase = prompt.secret(&format!("Passphrase for key {}: ", self.path.display()))?;
-            if passphrase.expose().is_empty() {
-                return None;
-            }
-            match decode_secret_key(&self.text, Some(passphrase.expose())) {
-                Ok(key) => {
-                    let key = Arc::new(key);
-                    cache.keep_key(&self.path, &key);
-                    return Some(key);
-                }
-                Err(_) => prompt.notice("that is not the passphrase"),
-            }
-        }
-        None
-    }
+    let openssh = PrivateKey::from_openssh(text.as_bytes()).ok();
+    let public = openssh.as_ref().map(|key| Public::Key(key.public_key().clone())).or_else(beside);
+    let origin = if public.as_ref().is_some_and(Public::is_fido) {
+        Origin::Useless(Why::Fido)
+    } else if is_open {
+        Origin::Useless(Why::Open)
+    } else if openssh.as_ref().map_or_else(|| text.contains("ENCRYPTED"), PrivateKey::is_encrypted) {
+        Origin::Locked(LockedKey { path: path.into(), text: Arc::new(text) })
+    } else {
+        let key = decode(&text, None)
+            .map_err(|e| Error::new(ErrorKind::Other, "not a private key that can be used").with_source(e))?;
+        let public = Public::Key(key.public_key().clone());
+        return Ok(Identity { name, public: Some(public), origin: Origin::Ready(Arc::new(key)) });
+    };
+    Ok(Identity { name, public, origin })
 }

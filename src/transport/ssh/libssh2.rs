@@ -9,15 +9,18 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use russh::keys::ssh_key::LineEnding;
-use russh::keys::{PrivateKey, PublicKey, PublicKeyBase64};
+use russh::keys::{Algorithm, PrivateKey};
 use ssh2::{ErrorCode, KeyboardInteractivePrompt, MethodType};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::spawn_blocking;
 
-use super::auth::{Answers, Authenticator, Outcome, log_in};
+use super::algorithms::{Offer, Repertoire, Repertoires};
+use super::auth::{Authenticator, Outcome, log_in};
 use super::cache::LoginCache;
+use super::identity::{Identity, Origin, Public};
 use super::known_hosts::KnownHosts;
 use super::pump::{self, Command, Line};
+use super::questions::Answers;
 use super::road::{self, Keeper};
 use super::target::Target;
 use super::tcp::Socket;
@@ -25,16 +28,15 @@ use super::{AGENT_PATIENCE, GOODBYE, Inbound, Outbound, Session, show_banner, wi
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::{ConnectOptions, Secret, escape};
 
-/// Host key algorithms in the order of preference, and the key type that each belongs to. SHA-1 comes last: this engine
-/// is for old servers.
-const HOST_KEYS: [(&str, &str); 7] = [
-    ("ssh-ed25519", "ssh-ed25519"),
-    ("ecdsa-sha2-nistp256", "ecdsa-sha2-nistp256"),
-    ("ecdsa-sha2-nistp384", "ecdsa-sha2-nistp384"),
-    ("ecdsa-sha2-nistp521", "ecdsa-sha2-nistp521"),
-    ("rsa-sha2-512", "ssh-rsa"),
-    ("rsa-sha2-256", "ssh-rsa"),
-    ("ssh-rsa", "ssh-rsa"),
+/// Host key algorithms in the order of preference. SHA-1 comes last: this engine is for old servers.
+const HOST_KEYS: [&str; 7] = [
+    "ssh-ed25519",
+    "ecdsa-sha2-nistp256",
+    "ecdsa-sha2-nistp384",
+    "ecdsa-sha2-nistp521",
+    "rsa-sha2-512",
+    "rsa-sha2-256",
+    "ssh-rsa",
 ];
 
 /// How long a person may think about the server's questions.
@@ -59,7 +61,7 @@ pub(super) async fn connect(target: &Target, options: &ConnectOptions, cache: &L
         cache: cache.clone(),
     };
     log_in(&mut login, target, options, cache).await?;
-    let line = pump::start(login.session, poll, options.timeout)?;
+    let line = pump::start(login.session, poll, target.alive)?;
     Ok(Arc::new(Libssh2Session { line, _socket: socket, _keeper: keeper, limit: options.timeout }))
 }
 
@@ -70,16 +72,12 @@ async fn shake_hands(
     cache: &LoginCache,
 ) -> Result<ssh2::Session> {
     let ((host, port), files, policy) = (target.filed_as.clone(), target.known_hosts.clone(), target.host_key);
-    let (options, cache) = (options.clone(), cache.clone());
+    let (options, cache, offer) = (options.clone(), cache.clone(), target.offer.clone());
     blocking(move || {
         let known = KnownHosts::read(&host, port, &files)?;
         let mut session = ssh2::Session::new().map_err(|e| failure(&e))?;
         session.set_timeout(milliseconds(options.timeout));
-        let on_file = known.key_types();
-        let mut algorithms = HOST_KEYS;
-        algorithms.sort_by_key(|(_, key_type)| !on_file.contains(key_type));
-        let algorithms: Vec<_> = algorithms.iter().map(|(name, _)| *name).collect();
-        session.method_pref(MethodType::HostKey, &algorithms.join(",")).map_err(|e| failure(&e))?;
+        prefer(&session, &offer, &known.key_types()).map_err(|e| failure(&e))?;
         session.set_tcp_stream(stream);
         session.handshake().map_err(|e| failure(&e).context("SSH handshake"))?;
         let (key, _) = session
@@ -89,6 +87,43 @@ async fn shake_hands(
         Ok(session)
     })
     .await
+}
+
+/// Returns what libssh2 has; what protects nothing is left out.
+///
+/// # Errors
+/// Those of libssh2.
+pub(super) fn repertoires() -> Result<Repertoires> {
+    let session = ssh2::Session::new().map_err(|e| failure(&e))?;
+    let of = |kind: MethodType| -> Result<Repertoire> {
+        let names = session.supported_algs(kind).map_err(|e| failure(&e))?.into_iter();
+        // Two stand in the list of key exchanges without being one; libssh2 adds them by itself.
+        let names =
+            names.filter(|name| *name != "none" && !["ext-info-", "kex-strict-"].iter().any(|s| name.starts_with(s)));
+        let all: Vec<_> = names.collect();
+        Ok(Repertoire { usual: all.clone(), all })
+    };
+    let host_keys = Repertoire { usual: HOST_KEYS.into(), all: HOST_KEYS.into() };
+    let (kex, ciphers, macs) = (of(MethodType::Kex)?, of(MethodType::CryptCs)?, of(MethodType::MacCs)?);
+    Ok(Repertoires { engine: "libssh2", kex, host_keys, ciphers, macs })
+}
+
+/// Tells libssh2 which algorithms to offer.
+fn prefer(session: &ssh2::Session, offer: &Offer, on_file: &[&str]) -> Result<(), ssh2::Error> {
+    session.method_pref(MethodType::Kex, &offer.kex.join(","))?;
+    session.method_pref(MethodType::HostKey, &offer.host_keys_for(on_file).join(","))?;
+    for (kinds, names) in [
+        ([MethodType::CryptCs, MethodType::CryptSc], &offer.ciphers),
+        ([MethodType::MacCs, MethodType::MacSc], &offer.macs),
+    ] {
+        for kind in kinds {
+            session.method_pref(kind, &names.join(","))?;
+        }
+    }
+    match offer.rsa_signatures() {
+        Some(names) if !names.is_empty() => session.method_pref(MethodType::SignAlgo, &names.join(",")),
+        _ => Ok(()),
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -157,29 +192,48 @@ impl Authenticator for Libssh2Login {
         true
     }
 
+    fn lacks(&self, identity: &Identity) -> Option<&'static str> {
+        let (public, Origin::Agent(held)) = (identity.public.as_ref()?, &identity.origin) else { return None };
+        let is_rsa = matches!(public.key_data().algorithm(), Algorithm::Rsa { .. });
+        match (public, held) {
+            _ if public.is_fido() => Some("a FIDO key, which needs --ssh-engine russh or openssh"),
+            (Public::Certificate(_), Public::Key(_)) => {
+                Some("a certificate in a file for a key of the ssh-agent needs --ssh-engine russh or openssh")
+            }
+            (Public::Certificate(_), _) if is_rsa => {
+                Some("an RSA certificate of the ssh-agent needs --ssh-engine russh or openssh")
+            }
+            _ => None,
+        }
+    }
+
     async fn none(&mut self) -> Result<Outcome> {
         self.ask_methods().await
     }
 
-    async fn refuses(&mut self, _: &PublicKey) -> Result<Option<Outcome>> {
+    async fn refuses(&mut self, _: &Public) -> Result<Option<Outcome>> {
         // libssh2 asks only together with a signature.
         Ok(None)
     }
 
-    async fn key(&mut self, key: &Arc<PrivateKey>) -> Result<Outcome> {
-        let text = key
-            .to_openssh(LineEnding::LF)
-            .map_err(|e| Error::new(ErrorKind::Other, "hand over the key").with_source(e))?;
+    async fn key(&mut self, key: &Arc<PrivateKey>, public: &Public) -> Result<Outcome> {
+        let hand_over = |e| Error::new(ErrorKind::Other, "hand over the key").with_source(e);
+        let text = key.to_openssh(LineEnding::LF).map_err(hand_over)?;
+        let shown = match public {
+            // libssh2 makes it of the private half.
+            Public::Key(_) => None,
+            Public::Certificate(certificate) => Some(certificate.to_openssh().map_err(hand_over)?),
+        };
         self.attempt(Attempt::Key, self.limit, move |session, user| {
-            session.userauth_pubkey_memory(user, None, &text, None)
+            session.userauth_pubkey_memory(user, shown.as_deref(), &text, None)
         })
         .await
     }
 
-    async fn agent_key(&mut self, key: &PublicKey) -> Result<Outcome> {
+    async fn agent_key(&mut self, public: &Public, _: &Public) -> Result<Outcome> {
         let refused = Outcome::Refused { offered: self.offered.clone(), partial: false };
         let Some(socket) = self.agent.clone() else { return Ok(refused) };
-        let blob = key.public_key_bytes();
+        let blob = public.blob();
         self.attempt(Attempt::Key, self.limit.max(AGENT_PATIENCE), move |session, user| {
             let mut agent = session.agent()?;
             agent.set_identity_path(&socket)?;
@@ -211,7 +265,9 @@ impl Authenticator for Libssh2Login {
             .await;
         match outcome {
             // Without answers there is no more to come, and the reason is not the server's.
-            Err(_) if answers.gave_up() => Ok(Outcome::Refused { offered: self.offered.clone(), partial: false }),
+            Err(_) if answers.unanswered().is_some() => {
+                Ok(Outcome::Refused { offered: self.offered.clone(), partial: false })
+            }
             other => other,
         }
     }

@@ -15,13 +15,12 @@ use tokio::sync::oneshot;
 
 use super::channels::{Channels, StartReply};
 use super::libssh2::failure;
+use super::target::{Alive, KEEPALIVES};
 use super::{Ended, Inbound};
 use crate::error::{Error, ErrorKind, Result};
 
 /// libssh2 counts the time between keepalives in whole seconds, at least two.
 const SHORTEST_KEEPALIVE: u32 = 2;
-/// Keepalives within the time after which silence counts as death.
-const KEEPALIVES: u32 = 3;
 
 /// What the asynchronous side asks for.
 pub(super) enum Command {
@@ -60,7 +59,7 @@ impl Line {
 }
 
 /// Starts the thread. It ends when the socket is shut down.
-pub(super) fn start(session: ssh2::Session, socket: OwnedFd, limit: Duration) -> Result<Line> {
+pub(super) fn start(session: ssh2::Session, socket: OwnedFd, alive: Alive) -> Result<Line> {
     let setup = |e: io::Error| Error::io("set up the connection", e);
     let (bell, ear) = UnixStream::pair().map_err(setup)?;
     bell.set_nonblocking(true).map_err(setup)?;
@@ -69,7 +68,7 @@ pub(super) fn start(session: ssh2::Session, socket: OwnedFd, limit: Duration) ->
     let ended = Arc::new(Ended::default());
     let line = Line { commands: sender, bell: Arc::new(bell), ended: Arc::clone(&ended) };
 
-    let keepalive = u32::try_from(limit.as_secs()).unwrap_or(u32::MAX) / KEEPALIVES;
+    let keepalive = u32::try_from(alive.interval.as_secs()).unwrap_or(u32::MAX / KEEPALIVES);
     let keepalive = keepalive.max(SHORTEST_KEEPALIVE);
     session.set_keepalive(true, keepalive);
     session.set_blocking(false);
@@ -77,7 +76,7 @@ pub(super) fn start(session: ssh2::Session, socket: OwnedFd, limit: Duration) ->
         socket,
         ear,
         commands: receiver,
-        silence: limit.max(Duration::from_secs(u64::from(keepalive * KEEPALIVES))),
+        silence: alive.silence.max(Duration::from_secs(u64::from(keepalive * KEEPALIVES))),
         heard: Instant::now(),
         sent: Instant::now(),
         channels: Channels::new(session),

@@ -42,9 +42,9 @@ pub(super) async fn log_in_at(target: &Target, options: &ConnectOptions, cache: 
     let (stream, keeper) = road::open(target, options, cache).await?;
     let socket = Socket::of(&stream)?;
     let armed = Arc::new(AtomicBool::new(false));
-    let stream = Watched::new(stream, options.timeout, Arc::clone(&armed));
+    let stream = Watched::new(stream, target.alive.silence, Arc::clone(&armed));
 
-    let config = Arc::new(config(&known, options.timeout));
+    let config = Arc::new(config(&known, target));
     let shared = Arc::new(Shared::default());
     let client = Client {
         known: Arc::new(known),
@@ -56,7 +56,7 @@ pub(super) async fn log_in_at(target: &Target, options: &ConnectOptions, cache: 
     let handle = shake_hands(client::connect_stream(config, stream, client), &shared, options.timeout).await?;
 
     let (user, agent) = (target.user.clone(), target.agent.clone());
-    let mut login = RusshLogin { handle, shared, user, limit: options.timeout, agent };
+    let mut login = RusshLogin { handle, shared, user, limit: options.timeout, agent, offer: target.offer.clone() };
     log_in(&mut login, target, options, cache).await?;
     armed.store(true, Ordering::Release);
     let RusshLogin { handle, shared, .. } = login;

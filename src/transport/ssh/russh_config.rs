@@ -1,38 +1,81 @@
 //! What the `russh` engine asks for: algorithms, windows, keepalives.
 
 use std::borrow::Cow;
-use std::time::Duration;
 
 use russh::client;
 use russh::keys::Algorithm;
-use russh::{Preferred, cipher, compression};
+use russh::{Preferred, cipher, compression, kex, mac};
 
+use super::algorithms::{Repertoire, Repertoires};
 use super::known_hosts::KnownHosts;
+use super::target::Target;
 
 /// Bytes that the server may send before it hears from us. russh grants more only when half of it is used up, so the
 /// effective window swings between this and its half. What is really in flight, the SFTP codec decides.
 const WINDOW: u32 = 16 << 20;
 /// The longest packet that the server may send; OpenSSH fills 32 KiB.
 const PACKET: u32 = 32 << 10;
-/// Keepalives per timeout: a live server has said something well before its silence counts as death.
-const KEEPALIVES: u32 = 3;
+/// Stands in lists of key exchanges without being one.
+const EXTENSIONS: [kex::Name; 4] = [
+    kex::EXTENSION_SUPPORT_AS_CLIENT,
+    kex::EXTENSION_SUPPORT_AS_SERVER,
+    kex::EXTENSION_OPENSSH_STRICT_KEX_AS_CLIENT,
+    kex::EXTENSION_OPENSSH_STRICT_KEX_AS_SERVER,
+];
+/// With SHA-1: not offered unless somebody asks for it.
+const RSA_BY_SHA1: &str = "ssh-rsa";
 
-/// Returns the configuration for a host of which these keys are known.
-pub(super) fn config(known: &KnownHosts, timeout: Duration) -> client::Config {
+/// Returns the configuration for a target of which these keys are known.
+pub(super) fn config(known: &KnownHosts, target: &Target) -> client::Config {
+    let offer = &target.offer;
+    let kex = named::<kex::Name>(&offer.kex).chain(EXTENSIONS).collect();
+    let key = offer.host_keys_for(&known.key_types());
     client::Config {
         window_size: WINDOW,
         maximum_packet_size: PACKET,
-        keepalive_interval: Some(timeout / KEEPALIVES),
+        keepalive_interval: Some(target.alive.interval),
         // `Watched` decides when silence is death: it also sees stalled writes, and slow progress doesn't deceive it.
         keepalive_max: 0,
         nodelay: true,
         preferred: Preferred {
-            key: Cow::Owned(host_key_algorithms(&known.key_types())),
-            cipher: Cow::Borrowed(ciphers()),
+            kex: Cow::Owned(kex),
+            key: Cow::Owned(key.iter().filter_map(|name| Algorithm::new(name).ok()).collect()),
+            cipher: Cow::Owned(named(&offer.ciphers).collect()),
+            mac: Cow::Owned(named(&offer.macs).collect()),
             compression: Cow::Borrowed(&[compression::NONE]),
             ..Preferred::DEFAULT
         },
         ..client::Config::default()
+    }
+}
+
+fn named<'a, T: TryFrom<&'a str>>(names: &'a [String]) -> impl Iterator<Item = T> {
+    names.iter().filter_map(|name| T::try_from(name).ok())
+}
+
+/// Returns what russh has; what protects nothing is left out.
+pub(super) fn repertoires() -> Repertoires {
+    fn names<T: AsRef<str> + 'static>(list: impl IntoIterator<Item = &'static T>) -> Vec<&'static str> {
+        let real = |name: &&str| !["none", "clear"].contains(name) && !EXTENSIONS.iter().any(|e| e.as_ref() == *name);
+        list.into_iter().map(AsRef::as_ref).filter(real).collect()
+    }
+    let (Cow::Borrowed(kex), Cow::Borrowed(macs)) = (Preferred::DEFAULT.kex, Preferred::DEFAULT.mac) else {
+        return Repertoires::default();
+    };
+    let host_keys: Vec<_> = vec![
+        "ssh-ed25519",
+        "ecdsa-sha2-nistp256",
+        "ecdsa-sha2-nistp384",
+        "ecdsa-sha2-nistp521",
+        "rsa-sha2-512",
+        "rsa-sha2-256",
+    ];
+    Repertoires {
+        engine: "russh",
+        kex: Repertoire { usual: names(kex), all: names(kex::ALL_KEX_ALGORITHMS.iter().copied()) },
+        host_keys: Repertoire { usual: host_keys.clone(), all: host_keys.into_iter().chain([RSA_BY_SHA1]).collect() },
+        ciphers: Repertoire { usual: names(ciphers()), all: names(cipher::ALL_CIPHERS.iter().copied()) },
+        macs: Repertoire { usual: names(macs), all: names(mac::ALL_MAC_ALGORITHMS.iter().copied()) },
     }
 }
 
@@ -63,28 +106,22 @@ pub(crate) fn ciphers() -> &'static [cipher::Name] {
     if fast { AES_FIRST } else { CHACHA_FIRST }
 }
 
-/// Puts the types on file first. RSA with SHA-1 is not offered.
-fn host_key_algorithms(on_file: &[&str]) -> Vec<Algorithm> {
-    let mut algorithms: Vec<_> =
-        Preferred::DEFAULT.key.iter().filter(|a| !matches!(a, Algorithm::Rsa { hash: None })).cloned().collect();
-    algorithms.sort_by_key(|algorithm| {
-        let name = if matches!(algorithm, Algorithm::Rsa { .. }) { "ssh-rsa" } else { algorithm.as_str() };
-        !on_file.contains(&name)
-    });
-    algorithms
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn types_on_file_are_asked_for_first_and_sha1_never() {
-        let names = |on_file: &[&str]| -> Vec<_> {
-            host_key_algorithms(on_file).iter().map(|algorithm| algorithm.as_str().to_owned()).collect()
-        };
-        assert_eq!(names(&["ssh-rsa"])[..3], ["rsa-sha2-512", "rsa-sha2-256", "ssh-ed25519"]);
-        assert_eq!(names(&["ecdsa-sha2-nistp256"])[0], "ecdsa-sha2-nistp256");
-        assert!(!names(&["ssh-rsa"]).contains(&"ssh-rsa".to_owned()));
+    fn each_name_has_its_algorithm_and_sha1_is_none_of_the_usual() {
+        let has = repertoires();
+        for of in [&has.kex, &has.host_keys, &has.ciphers, &has.macs] {
+            assert!(!of.usual.is_empty() && of.usual.iter().all(|name| of.all.contains(name)), "{of:?}");
+            assert!(!of.usual.iter().any(|name| name.ends_with("sha1") || *name == "ssh-rsa"), "{of:?}");
+            assert!(!of.all.contains(&"none"), "{of:?}");
+        }
+        let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+        assert_eq!(named::<kex::Name>(&owned(&has.kex.all)).count(), has.kex.all.len());
+        assert_eq!(named::<cipher::Name>(&owned(&has.ciphers.all)).count(), has.ciphers.all.len());
+        assert_eq!(named::<mac::Name>(&owned(&has.macs.all)).count(), has.macs.all.len());
+        assert!(has.host_keys.all.iter().all(|name| Algorithm::new(name).is_ok()));
     }
 }

@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use tokio::task::spawn_blocking;
 
+use super::algorithms::Offer;
 use super::auth::local_user;
 use super::known_hosts::Files;
+use super::{libssh2, russh_config};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind, Result};
-pub(super) use crate::transport::ssh_config::Way;
-use crate::transport::ssh_config::{Agent, HostConfig, Typed, read};
-use crate::transport::{ConnectOptions, HostKeyPolicy, Secret};
+use crate::transport::ssh_config::{Agent, Family, HostConfig, Typed, read};
+pub(super) use crate::transport::ssh_config::{Method, Way};
+use crate::transport::{ConnectOptions, HostKeyPolicy, Secret, SshEngine};
 
 /// What the engines that log in themselves need to know.
 #[derive(Debug)]
@@ -26,7 +28,13 @@ pub(super) struct Target {
     pub(super) way: Way,
     /// How many targets lie behind this one.
     pub(super) depth: usize,
+    /// Ways to log in, in the order to try them.
+    pub(super) methods: Vec<Method>,
+    /// How often a person is asked for a password.
+    pub(super) password_prompts: usize,
     pub(super) identities: Identities,
+    pub(super) offer: Offer,
+    pub(super) alive: Alive,
     /// The socket of the agent.
     pub(super) agent: Option<PathBuf>,
     /// Host and port that the host's key is filed under.
@@ -34,6 +42,12 @@ pub(super) struct Target {
     pub(super) known_hosts: Files,
     pub(super) host_key: HostKeyPolicy,
     pub(super) connect_timeout: Duration,
+    /// Which of the host's addresses count.
+    #[allow(dead_code, reason = "the dialling is to heed it")]
+    pub(super) family: Family,
+    /// The address here that connections start from.
+    #[allow(dead_code, reason = "the dialling is to heed it")]
+    pub(super) bind_address: Option<String>,
 }
 
 /// Key files to try.
@@ -45,7 +59,31 @@ pub(super) struct Identities {
     pub(super) named: bool,
     /// The agent's keys count only if they are among them.
     pub(super) only: bool,
+    /// Certificates for them; none: those that lie beside the keys.
+    pub(super) certificates: Vec<PathBuf>,
 }
+
+/// How a server that fell silent is found out.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Alive {
+    /// Silence after which it is asked for a sign of life.
+    pub(super) interval: Duration,
+    /// Silence that counts as death.
+    pub(super) silence: Duration,
+}
+
+impl Alive {
+    /// The timeout is the longest that we wait in any case; the configuration can only make it shorter.
+    fn new(interval: Option<Duration>, count: u32, timeout: Duration) -> Self {
+        let usual = timeout / KEEPALIVES;
+        let Some(interval) = interval else { return Self { interval: usual, silence: timeout } };
+        let silence = if count == 0 { timeout } else { interval.saturating_mul(count).min(timeout) };
+        Self { interval: interval.min(usual), silence }
+    }
+}
+
+/// Questions for a sign of life per timeout: a live server has said something well before its silence counts as death.
+pub(super) const KEEPALIVES: u32 = 3;
 
 /// How many servers may lie on the way.
 const LONGEST_WAY: usize = 8;
@@ -113,22 +151,29 @@ impl Target {
             for (what, place) in &config.lacking {
                 options.prompt.notice(&format!("{place}: {what} is heeded by --ssh-engine openssh only"));
             }
-            let target = Self::new(host, config, &options)?;
+            // Whatever the last server is reached by, those on the way are by russh.
+            let has = match options.ssh_engine {
+                SshEngine::Libssh2 if depth == 0 => libssh2::repertoires()?,
+                _ => russh_config::repertoires(),
+            };
+            let offer = Offer::new(&config.algorithms, &has, &*options.prompt)?;
+            let target = Self::new(host, config, offer, &options)?;
             Ok(Self { password, depth, ..target })
         });
         found.await.map_err(|e| Error::new(ErrorKind::Other, "read the SSH configuration").with_source(e))?
     }
 
-    fn new(name: String, config: HostConfig, options: &ConnectOptions) -> Result<Self> {
+    fn new(name: String, config: HostConfig, offer: Offer, options: &ConnectOptions) -> Result<Self> {
         if config.user.is_empty() {
             return Err(
                 Error::new(ErrorKind::Usage, "no user name").with_hint("name the user in the URL: sftp://user@host/")
             );
         }
         let named = !options.identities.is_empty();
+        let certificates = config.certificates;
         let identities = match named {
-            true => Identities { files: options.identities.clone(), named, only: true },
-            false => Identities { files: config.identities, named, only: config.identities_only },
+            true => Identities { files: options.identities.clone(), named, only: true, certificates },
+            false => Identities { files: config.identities, named, only: config.identities_only, certificates },
         };
         let known_hosts = match &options.known_hosts {
             Some(file) => Files::only(file),
@@ -139,7 +184,11 @@ impl Target {
             password: None,
             depth: 0,
             way: config.way,
+            methods: config.methods,
+            password_prompts: config.password_prompts,
             identities,
+            offer,
+            alive: Alive::new(config.alive_interval, config.alive_count, options.timeout),
             known_hosts,
             agent: match config.agent {
                 Agent::Usual => options.agent.clone(),
@@ -148,6 +197,8 @@ impl Target {
             },
             host_key: options.host_key.or(config.host_key).unwrap_or_default(),
             connect_timeout: config.connect_timeout.map_or(options.timeout, |time| time.min(options.timeout)),
+            family: config.family,
+            bind_address: config.bind_address,
             filed_as: match config.alias {
                 Some(alias) => (alias, 22),
                 None => (config.host.clone(), config.port),
@@ -162,6 +213,18 @@ impl Target {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_sign_of_life_is_never_awaited_longer_than_the_timeout() {
+        let of = |interval: Option<u64>, count| {
+            let alive = Alive::new(interval.map(Duration::from_secs), count, Duration::from_secs(30));
+            (alive.interval.as_secs(), alive.silence.as_secs())
+        };
+        assert_eq!(of(None, 3), (10, 30));
+        assert_eq!(of(Some(5), 3), (5, 15));
+        assert_eq!(of(Some(60), 3), (10, 30));
+        assert_eq!(of(Some(5), 0), (5, 30));
+    }
 
     #[test]
     fn reads_what_a_jump_names() {

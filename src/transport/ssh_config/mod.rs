@@ -6,13 +6,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::transport::{HostKeyPolicy, SshConfig};
+use crate::transport::{HostKeyPolicy, SshConfig, escape};
 
+mod algorithms;
 mod lines;
 mod matching;
 mod read;
 mod tokens;
 
+pub(super) use algorithms::AlgorithmList;
 use lines::{flag, time};
 pub(crate) use matching::matches_pattern;
 use read::{Found, Origin, Reader};
@@ -21,26 +23,32 @@ use tokens::Tokens;
 /// The system's file.
 const SYSTEM: &str = "/etc/ssh/ssh_config";
 /// What changes how a connection is made or who gets in, and is not heeded here, with the value that changes nothing.
-const LACKING: [(&str, &str); 18] = [
-    ("AddressFamily", "any"),
-    ("BindAddress", ""),
+const LACKING: [(&str, &str); 11] = [
     ("BindInterface", ""),
     ("CanonicalizeHostname", "no"),
-    ("CertificateFile", "none"),
-    ("Ciphers", ""),
-    ("HostKeyAlgorithms", ""),
-    ("KexAlgorithms", ""),
+    ("CASignatureAlgorithms", ""),
+    ("GSSAPIAuthentication", "no"),
+    ("HostbasedAuthentication", "no"),
     ("KnownHostsCommand", "none"),
-    ("MACs", ""),
-    ("PasswordAuthentication", "yes"),
     ("PKCS11Provider", "none"),
-    ("PreferredAuthentications", ""),
     ("ProxyUseFdpass", "no"),
-    ("PubkeyAcceptedAlgorithms", ""),
-    ("PubkeyAuthentication", "yes"),
+    ("RequiredRSASize", "1024"),
     ("RevokedHostKeys", "none"),
     ("SecurityKeyProvider", "internal"),
 ];
+/// Of these, the system's file says nothing that its user would have to be told: distributions set them for all hosts.
+const LACKING_BY_USER: [&str; 1] = ["GSSAPIAuthentication"];
+
+/// Ways to log in, in the usual order, and the keyword that switches each off.
+const METHODS: [(Method, &str); 3] = [
+    (Method::PublicKey, "PubkeyAuthentication"),
+    (Method::Password, "PasswordAuthentication"),
+    (Method::KeyboardInteractive, "KbdInteractiveAuthentication"),
+];
+/// How often a person is asked for a password, as OpenSSH does.
+const PASSWORD_PROMPTS: usize = 3;
+/// How many questions for a sign of life may stay without an answer, as OpenSSH has it.
+const ALIVE_COUNT: u32 = 3;
 
 /// Whose configuration is asked for: what the URL says comes first.
 #[derive(Debug, Clone, Copy)]
@@ -63,6 +71,45 @@ pub(super) enum Agent {
     At(PathBuf),
 }
 
+/// Which addresses of a host count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Family {
+    #[default]
+    Any,
+    Ipv4,
+    Ipv6,
+}
+
+/// How to prove who we are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Method {
+    PublicKey,
+    Password,
+    KeyboardInteractive,
+}
+
+impl Method {
+    /// Returns its name (RFC 4252, section 5).
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::PublicKey => "publickey",
+            Self::Password => "password",
+            Self::KeyboardInteractive => "keyboard-interactive",
+        }
+    }
+}
+
+/// Algorithms, where the files name any.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Algorithms {
+    pub(super) kex: Option<AlgorithmList>,
+    pub(super) host_keys: Option<AlgorithmList>,
+    pub(super) ciphers: Option<AlgorithmList>,
+    pub(super) macs: Option<AlgorithmList>,
+    /// To sign with at the login.
+    pub(super) public_keys: Option<AlgorithmList>,
+}
+
 /// How a host is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Way {
@@ -82,6 +129,17 @@ pub(super) struct HostConfig {
     /// In order; empty: the usual ones.
     pub(super) identities: Vec<PathBuf>,
     pub(super) identities_only: bool,
+    /// Certificates; with any of them named, none is looked for beside the keys.
+    pub(super) certificates: Vec<PathBuf>,
+    /// Ways to log in, in the order to try them.
+    pub(super) methods: Vec<Method>,
+    /// How often a person is asked for a password.
+    pub(super) password_prompts: usize,
+    pub(super) algorithms: Algorithms,
+    /// How long the server may be silent before it is asked for a sign of life.
+    pub(super) alive_interval: Option<Duration>,
+    /// How many of these questions may stay without an answer; 0: all of them.
+    pub(super) alive_count: u32,
     pub(super) agent: Agent,
     /// The user's files of known hosts, new keys go into the first; `None`: the usual ones.
     pub(super) known_hosts: Option<Vec<PathBuf>>,
@@ -92,6 +150,9 @@ pub(super) struct HostConfig {
     pub(super) alias: Option<String>,
     pub(super) host_key: Option<HostKeyPolicy>,
     pub(super) connect_timeout: Option<Duration>,
+    pub(super) family: Family,
+    /// The address here that connections start from.
+    pub(super) bind_address: Option<String>,
     /// What is not heeded: keyword and place.
     pub(super) lacking: Vec<(String, String)>,
 }
@@ -143,19 +204,27 @@ fn interpret(typed: Typed<'_>, found: &Found, home: Option<&Path>) -> Result<Hos
     }
     let alias = found.first("hostkeyalias").map(|(alias, _)| alias.to_owned());
     tokens.alias = alias.clone().unwrap_or_else(|| tokens.host.clone());
+    found.first("proxyjump").map_or("", |(jump, _)| jump).clone_into(&mut tokens.jump);
     let paths = |keyword: &str| -> Result<Option<Vec<PathBuf>>> {
         let Some((arguments, origin)) = found.all(keyword) else { return Ok(None) };
         let given = arguments.iter().filter(|argument| !argument.eq_ignore_ascii_case("none"));
         given.map(|text| tokens.path(text).map_err(|e| e.at(origin))).collect::<Result<_>>().map(Some)
     };
-    let mut identities = Vec::new();
-    for (arguments, origin) in found.list("identityfile") {
-        if let Some(text) = arguments.first().filter(|text| !text.eq_ignore_ascii_case("none")) {
-            identities.push(tokens.path(text).map_err(|e| e.at(origin))?);
-        }
-    }
+    let each = |keyword: &str| -> Result<Vec<PathBuf>> {
+        let given = found.list(keyword).iter().filter_map(|(arguments, origin)| Some((arguments.first()?, origin)));
+        let named = given.filter(|(text, _)| !text.eq_ignore_ascii_case("none"));
+        named.map(|(text, origin)| tokens.path(text).map_err(|e| e.at(origin))).collect()
+    };
+    let mut lacking = lacking(found);
     Ok(HostConfig {
-        identities,
+        identities: each("identityfile")?,
+        certificates: each("certificatefile")?,
+        methods: methods(found, &mut lacking)?,
+        password_prompts: number(found, "NumberOfPasswordPrompts")?.map_or(PASSWORD_PROMPTS, |number| number as usize),
+        algorithms: Algorithms::of(found)?,
+        alive_interval: value(found, "serveraliveinterval", "ServerAliveInterval", time)?
+            .filter(|time| !time.is_zero()),
+        alive_count: number(found, "ServerAliveCountMax")?.unwrap_or(ALIVE_COUNT),
         identities_only: value(found, "identitiesonly", "IdentitiesOnly", flag)?.unwrap_or(false),
         agent: agent(found, &tokens)?,
         known_hosts: paths("userknownhostsfile")?,
@@ -167,7 +236,9 @@ fn interpret(typed: Typed<'_>, found: &Found, home: Option<&Path>) -> Result<Hos
             Some((text, _)) if text.eq_ignore_ascii_case("none") => None,
             _ => value(found, "connecttimeout", "ConnectTimeout", time)?.filter(|time| !time.is_zero()),
         },
-        lacking: lacking(found),
+        family: value(found, "addressfamily", "AddressFamily", family)?.unwrap_or_default(),
+        bind_address: found.first("bindaddress").map(|(address, _)| address.to_owned()),
+        lacking,
         host: tokens.host,
         port: tokens.port,
         user: tokens.user,
@@ -199,12 +270,71 @@ fn wrong(shown: &str, text: &str, origin: &Origin) -> Error {
     Error::new(ErrorKind::Usage, format!("{shown} can't be {text:?}")).at(origin)
 }
 
+fn number(found: &Found, keyword: &str) -> Result<Option<u32>> {
+    value(found, &keyword.to_ascii_lowercase(), keyword, |text| text.parse().ok())
+}
+
+/// Returns the ways to log in; those that are not known here are lacking.
+fn methods(found: &Found, lacking: &mut Vec<(String, String)>) -> Result<Vec<Method>> {
+    let is_on = |keyword: &str| -> Result<bool> {
+        let parse = |text: &str| flag(text).or(matches!(text, "unbound" | "host-bound").then_some(true));
+        Ok(value(found, &keyword.to_ascii_lowercase(), keyword, parse)?.unwrap_or(true))
+    };
+    let mut left = Vec::new();
+    for (method, keyword) in METHODS {
+        // The second is the older name of the same.
+        if is_on(keyword)? && (method != Method::KeyboardInteractive || is_on("ChallengeResponseAuthentication")?) {
+            left.push(method);
+        }
+    }
+    let Some((text, origin)) = found.first("preferredauthentications") else { return Ok(left) };
+    let mut preferred = Vec::new();
+    for name in text.split(',') {
+        match METHODS.iter().find(|(method, _)| method.name() == name) {
+            Some((method, _)) if left.contains(method) && !preferred.contains(method) => preferred.push(*method),
+            Some(_) => {}
+            None => lacking.push((format!("PreferredAuthentications {}", escape(name.as_bytes())), origin.to_string())),
+        }
+    }
+    if preferred.is_empty() {
+        return Err(wrong("PreferredAuthentications", text, origin)
+            .with_hint("the built-in engines log in by publickey, password and keyboard-interactive; others by --ssh-engine openssh"));
+    }
+    Ok(preferred)
+}
+
+impl Algorithms {
+    fn of(found: &Found) -> Result<Self> {
+        let list = |keyword: &'static str, older: &str| -> Result<Option<AlgorithmList>> {
+            let given = found.first(&keyword.to_ascii_lowercase()).or_else(|| found.first(older));
+            let Some((text, origin)) = given else { return Ok(None) };
+            AlgorithmList::parse(keyword, text, origin).map(Some).ok_or_else(|| wrong(keyword, text, origin))
+        };
+        Ok(Self {
+            kex: list("KexAlgorithms", "")?,
+            host_keys: list("HostKeyAlgorithms", "")?,
+            ciphers: list("Ciphers", "")?,
+            macs: list("MACs", "")?,
+            public_keys: list("PubkeyAcceptedAlgorithms", "pubkeyacceptedkeytypes")?,
+        })
+    }
+}
+
 /// A changed key is refused whatever the files say.
 fn policy(text: &str) -> Option<HostKeyPolicy> {
     match text.to_ascii_lowercase().as_str() {
         "yes" | "true" => Some(HostKeyPolicy::Strict),
         "ask" => Some(HostKeyPolicy::Ask),
         "accept-new" | "no" | "off" | "false" => Some(HostKeyPolicy::AcceptNew),
+        _ => None,
+    }
+}
+
+fn family(text: &str) -> Option<Family> {
+    match text.to_ascii_lowercase().as_str() {
+        "any" => Some(Family::Any),
+        "inet" => Some(Family::Ipv4),
+        "inet6" => Some(Family::Ipv6),
         _ => None,
     }
 }
@@ -228,7 +358,8 @@ fn agent(found: &Found, tokens: &Tokens) -> Result<Agent> {
 fn lacking(found: &Found) -> Vec<(String, String)> {
     let set = LACKING.iter().filter_map(|&(keyword, usual)| {
         let (text, origin) = found.first(&keyword.to_ascii_lowercase())?;
-        (!text.eq_ignore_ascii_case(usual)).then(|| (keyword.to_owned(), origin.to_string()))
+        let is_told = !(LACKING_BY_USER.contains(&keyword) && origin.file.starts_with("/etc/ssh"));
+        (is_told && !text.eq_ignore_ascii_case(usual)).then(|| (keyword.to_owned(), origin.to_string()))
     });
     set.chain(found.unknown.iter().cloned()).collect()
 }
@@ -242,6 +373,7 @@ impl Tokens {
             port: typed.port.unwrap_or(22),
             user: typed.user.unwrap_or(typed.local_user).into(),
             local_user: typed.local_user.into(),
+            jump: String::new(),
             home: home.map(Path::to_path_buf),
         }
     }

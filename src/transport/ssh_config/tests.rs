@@ -97,9 +97,9 @@ fn keys_agents_and_known_hosts() {
 
 #[test]
 fn what_is_not_heeded_is_named() {
-    let found = with("AddressFamily any\nCiphers aes256-ctr\nMatch exec true\n Port 7\n", typed("h")).unwrap();
+    let found = with("ProxyUseFdpass no\nGSSAPIAuthentication yes\nPreferredAuthentications hostbased,publickey\nPKCS11Provider /x\nMatch exec true\n Port 7\n", typed("h")).unwrap();
     let names: Vec<_> = found.lacking.iter().map(|(keyword, _)| keyword.as_str()).collect();
-    assert_eq!(names, ["Ciphers", "Match exec"]);
+    assert_eq!(names, ["GSSAPIAuthentication", "PKCS11Provider", "Match exec", "PreferredAuthentications hostbased"]);
     assert!(found.lacking[0].1.ends_with("config:2"), "{:?}", found.lacking);
     assert_eq!(found.port, 22);
 }
@@ -140,6 +140,13 @@ fn mistakes_are_told_with_their_line() {
         ("IdentityFile %Z", "config:1"),
         ("#\n#\nConnectTimeout soon", "config:3"),
         ("StrictHostKeyChecking perhaps", "config:1"),
+        ("AddressFamily inet4", "config:1"),
+        ("Ciphers !aes128-ctr", "config:1"),
+        ("MACs +", "config:1"),
+        ("ServerAliveInterval often", "config:1"),
+        ("NumberOfPasswordPrompts -1", "config:1"),
+        ("PreferredAuthentications gssapi-with-mic,hostbased", "config:1"),
+        ("PubkeyAuthentication no\nPreferredAuthentications publickey", "config:2"),
     ] {
         let error = with(text, typed("h")).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Usage, "{text}");
@@ -165,6 +172,30 @@ fn a_file_that_others_can_write_is_refused() {
     }
 }
 
+/// What OpenSSH makes of a file.
+struct Told(Vec<(String, String)>);
+
+impl Told {
+    fn of(file: &Path, host: &str) -> Self {
+        let output = std::process::Command::new("ssh").arg("-G").arg("-F").arg(file).arg(host).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        Self(text.lines().filter_map(|line| line.split_once(' ')).map(|(a, b)| (a.to_owned(), b.to_owned())).collect())
+    }
+
+    fn all(&self, keyword: &str) -> Vec<&str> {
+        self.0.iter().filter(|(name, _)| name == keyword).map(|(_, value)| value.as_str()).collect()
+    }
+
+    fn first(&self, keyword: &str) -> Option<&str> {
+        self.all(keyword).first().copied()
+    }
+}
+
+fn local_user() -> String {
+    let output = std::process::Command::new("id").arg("-un").output().unwrap();
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
 /// The same files, read by OpenSSH.
 #[test]
 fn openssh_reads_the_same() {
@@ -173,35 +204,121 @@ fn openssh_reads_the_same() {
         "Host w* !web\n User one\nHost web\n User=two\n  Port \"2222\" # x\nMatch host web\n IdentitiesOnly yes\n",
         "Match originalhost web user deploy\n Port 1\nMatch !localuser nobody\n Port 2\n ConnectTimeout 1m30\n",
         "Host web\n HostName %h.lan\nMatch host *.lan\n User lan\nMatch final host web.lan\n Port 99\nMatch final\n User no\n",
+        "AddressFamily inet6\nHost web\nBindAddress 127.0.0.1\nHost *\nAddressFamily inet\nBindAddress ::1\n",
         "StrictHostKeyChecking accept-new\nHostKeyAlias k\nHost db\nHostKeyAlias no\nMatch all\nConnectTimeout 7\n",
+        "Host web\nCertificateFile /a/%%r\nServerAliveInterval 1m\nHost *\nCertificateFile /b\nServerAliveCountMax 0\n",
+        "Host db\nNumberOfPasswordPrompts 1\nServerAliveInterval 0\nMatch all\nPreferredAuthentications password,publickey\n",
+        "PreferredAuthentications keyboard-interactive,password\nPasswordAuthentication no\n",
+        "PubkeyAuthentication no\nHost web\nChallengeResponseAuthentication no\nHost *\nKbdInteractiveAuthentication yes\n",
     ];
-    let output = std::process::Command::new("id").arg("-un").output().unwrap();
-    let local_user = String::from_utf8(output.stdout).unwrap().trim().to_owned();
+    let local_user = local_user();
     let folder = tempfile::tempdir().unwrap();
     for (number, text) in configs.iter().enumerate() {
         let file = folder.path().join(format!("config{number}"));
         fs::write(&file, text).unwrap();
         for host in ["web", "w2", "db"] {
-            let output = std::process::Command::new("ssh").arg("-G").arg("-F").arg(&file).arg(host).output().unwrap();
-            let text = String::from_utf8(output.stdout).unwrap();
-            let told = |keyword: &str| {
-                let mut lines = text.lines().filter_map(|line| line.split_once(' '));
-                lines.find(|(name, _)| *name == keyword).map(|(_, value)| value.to_owned())
-            };
+            let told = Told::of(&file, host);
             let typed = Typed { local_user: &local_user, ..typed(host) };
             let found = read(typed, &SshConfig::File(file.clone())).unwrap();
             let shown = format!("{text}\n{found:?}");
-            assert_eq!(told("hostname").as_deref(), Some(found.host.as_str()), "{shown}");
-            assert_eq!(told("port"), Some(found.port.to_string()), "{shown}");
-            assert_eq!(told("user").as_deref(), Some(found.user.as_str()), "{shown}");
-            assert_eq!(told("hostkeyalias"), found.alias, "{shown}");
-            assert_eq!(
-                told("identitiesonly").as_deref(),
-                Some(if found.identities_only { "yes" } else { "no" }),
-                "{shown}"
-            );
+            assert_eq!(told.first("hostname"), Some(found.host.as_str()), "{shown}");
+            assert_eq!(told.first("port"), Some(found.port.to_string().as_str()), "{shown}");
+            assert_eq!(told.first("user"), Some(found.user.as_str()), "{shown}");
+            assert_eq!(told.first("hostkeyalias"), found.alias.as_deref(), "{shown}");
+            let only = if found.identities_only { "yes" } else { "no" };
+            assert_eq!(told.first("identitiesonly"), Some(only), "{shown}");
             let timeout = found.connect_timeout.map_or("none".into(), |time| time.as_secs().to_string());
-            assert_eq!(told("connecttimeout"), Some(timeout), "{shown}");
+            assert_eq!(told.first("connecttimeout"), Some(timeout.as_str()), "{shown}");
+            let family = match found.family {
+                Family::Any => "any",
+                Family::Ipv4 => "inet",
+                Family::Ipv6 => "inet6",
+            };
+            assert_eq!(told.first("addressfamily"), Some(family), "{shown}");
+            assert_eq!(told.first("bindaddress"), found.bind_address.as_deref(), "{shown}");
+            let certificates: Vec<_> = found.certificates.iter().map(|path| path.to_str().unwrap()).collect();
+            let expected: Vec<_> = told.all("certificatefile").iter().map(|path| path.replace("%%", "%")).collect();
+            assert_eq!(certificates, expected, "{shown}");
+            let alive = found.alive_interval.map_or(0, |time| time.as_secs()).to_string();
+            assert_eq!(told.first("serveraliveinterval"), Some(alive.as_str()), "{shown}");
+            assert_eq!(told.first("serveralivecountmax"), Some(found.alive_count.to_string().as_str()), "{shown}");
+            let prompts = found.password_prompts.to_string();
+            assert_eq!(told.first("numberofpasswordprompts"), Some(prompts.as_str()), "{shown}");
+            assert_eq!(methods_of(&told), found.methods, "{shown}");
         }
     }
+}
+
+/// Returns the ways to log in that OpenSSH would try, in our usual order where none is set.
+fn methods_of(told: &Told) -> Vec<Method> {
+    let is_on = |keyword: &str| told.first(keyword) != Some("no") && told.first(keyword) != Some("false");
+    let on: Vec<_> =
+        METHODS.iter().filter(|(_, keyword)| is_on(&keyword.to_ascii_lowercase())).map(|(method, _)| *method).collect();
+    match told.first("preferredauthentications") {
+        None => on,
+        Some(list) => list.split(',').filter_map(|name| on.iter().copied().find(|m| m.name() == name)).collect(),
+    }
+}
+
+#[test]
+fn openssh_makes_the_same_of_lists_of_algorithms() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("config");
+    let get = |text: &str| {
+        fs::write(&file, text).unwrap();
+        Told::of(&file, "h")
+    };
+    let usual = get("");
+    for (keyword, query, values) in [
+        (
+            "Ciphers",
+            "cipher",
+            &["aes256-ctr,aes128-ctr", "+aes128-cbc", "^aes256-ctr", "-*ctr,chacha*", "-nothing"][..],
+        ),
+        (
+            "KexAlgorithms",
+            "kex",
+            &["curve25519-sha256", "+diffie-hellman-group1-sha1", "^ecdh-sha2-nistp521", "-diffie-*"],
+        ),
+        ("MACs", "mac", &["hmac-sha2-256", "+hmac-md5", "^hmac-sha1", "-*etm*,umac-64*"]),
+        (
+            "HostKeyAlgorithms",
+            "HostKeyAlgorithms",
+            &["ssh-ed25519,ssh-rsa", "+ssh-rsa", "^rsa-*", "-*cert*,sk-*", "*ed25519"],
+        ),
+        (
+            "PubkeyAcceptedAlgorithms",
+            "PubkeyAcceptedAlgorithms",
+            &["ssh-ed25519", "+ssh-rsa*", "^ecdsa-*256", "-*rsa*"],
+        ),
+    ] {
+        let output = std::process::Command::new("ssh").args(["-Q", query]).output().unwrap();
+        let all = String::from_utf8(output.stdout).unwrap();
+        let all: Vec<_> = all.lines().collect();
+        let usual: Vec<_> = usual.first(&keyword.to_ascii_lowercase()).unwrap().split(',').collect();
+        for value in values {
+            let text = format!("{keyword} {value}\n");
+            let told = get(&text);
+            let found = with(&text, typed("h")).unwrap().algorithms;
+            let lists = [found.kex, found.host_keys, found.ciphers, found.macs, found.public_keys];
+            let list = lists.into_iter().flatten().next().unwrap();
+            assert_eq!(list.keyword(), keyword);
+            let chosen = list.apply(&usual, &all).unwrap().names.join(",");
+            assert_eq!(told.first(&keyword.to_ascii_lowercase()), Some(chosen.as_str()), "{text}");
+        }
+    }
+}
+
+#[test]
+fn openssh_knows_the_same_tokens() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("config");
+    let local_user = local_user();
+    // Of all paths, `ssh -G` shows this one with its tokens replaced.
+    fs::write(&file, "User me\nHostName h.lan\nPort 2\nControlPath /%C/%l/%L/%h/%n/%p/%r/%u/%i/100%%\n").unwrap();
+    let expected = Told::of(&file, "h").first("controlpath").unwrap().to_owned();
+    fs::write(&file, "User me\nHostName h.lan\nPort 2\nIdentityFile /%C/%l/%L/%h/%n/%p/%r/%u/%i/100%%\n").unwrap();
+    let typed = Typed { local_user: &local_user, ..typed("h") };
+    let found = read(typed, &SshConfig::File(file)).unwrap();
+    assert_eq!(found.identities, [PathBuf::from(expected)]);
 }

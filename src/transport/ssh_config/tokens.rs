@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use sha1::{Digest, Sha1};
+
 use crate::error::{Error, ErrorKind, Result};
 
 /// What the tokens stand for.
@@ -19,6 +21,8 @@ pub(super) struct Tokens {
     pub(super) user: String,
     /// `%u`: the user here.
     pub(super) local_user: String,
+    /// `%j`: what `ProxyJump` says.
+    pub(super) jump: String,
     /// `%d`: the home directory here.
     pub(super) home: Option<PathBuf>,
 }
@@ -45,6 +49,10 @@ impl Tokens {
                 Some('r') => expanded.push_str(&self.user),
                 Some('u') => expanded.push_str(&self.local_user),
                 Some('i') => expanded.push_str(&rustix::process::getuid().as_raw().to_string()),
+                Some('j') => expanded.push_str(&self.jump),
+                Some('l') => expanded.push_str(&local_name()),
+                Some('L') => expanded.push_str(local_name().split('.').next().unwrap_or_default()),
+                Some('C') => expanded.push_str(&self.connection()),
                 Some('d') => expanded.push_str(&self.home_directory()?),
                 other => {
                     let token: String = ['%'].into_iter().chain(other).collect();
@@ -86,10 +94,22 @@ impl Tokens {
         Ok(text.into())
     }
 
+    /// `%C`: a name for this connection, the SHA-1 of `%l%h%p%r%j`.
+    fn connection(&self) -> String {
+        let Self { host, port, user, jump, .. } = self;
+        let digest = Sha1::digest(format!("{}{host}{port}{user}{jump}", local_name()));
+        digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     fn home_directory(&self) -> Result<String> {
         let home = self.home.as_ref().and_then(|home| home.to_str());
         home.map(str::to_owned).ok_or_else(|| Error::new(ErrorKind::Usage, "there is no home directory for ~ and %d"))
     }
+}
+
+/// `%l`: this machine's name.
+fn local_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 /// Replaces `${NAME}`.
@@ -120,6 +140,7 @@ mod tests {
             port: 2222,
             user: "deploy".into(),
             local_user: "me".into(),
+            jump: String::new(),
             home: Some("/home/me".into()),
         }
     }
