@@ -20,7 +20,7 @@ use super::port::Way;
 use super::reply::{Reply, reply_length};
 use super::tls::LoginTls;
 use super::trust;
-use super::wire::{Wire, silence};
+use super::wire::Wire;
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::Secret;
 
@@ -343,7 +343,7 @@ impl Dialogue {
     /// Notes that a reply has begun; it may not come in drops for ever.
     fn incomplete(&mut self) -> Result<Option<Reply>> {
         if !self.input.is_empty() && self.arriving.get_or_insert_with(Instant::now).elapsed() > self.wire.timeout() {
-            return Err(Error::io("read a reply that has no end", silence(self.wire.timeout())));
+            return Err(Error::new(ErrorKind::Timeout, "a reply comes in drops and has no end"));
         }
         Ok(None)
     }

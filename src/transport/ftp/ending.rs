@@ -51,7 +51,8 @@ impl Connection {
     pub(super) async fn complete(&mut self) -> Result<Reply, Refusal> {
         let reply = self.next_reply("finish").await?;
         self.over();
-        if reply.is_ok() {
+        // The answer to a question that was asked behind the transfer is none to how that went.
+        if reply.is_ok() && !matches!(reply.code(), 213 | 227 | 229) {
             return Ok(reply);
         }
         self.health = Health::Broken;
@@ -72,7 +73,7 @@ impl Connection {
         self.health = Health::Broken;
         match said {
             Ok(Ok(reply)) if reply.code() >= 400 => self.refused(reply),
-            _ => Refusal::Failed(Error::io("data connection", error)),
+            _ => Refusal::Failed(Error::io("write", error)),
         }
     }
 

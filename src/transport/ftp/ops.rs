@@ -183,6 +183,7 @@ fn stamp(time: SystemTime) -> Result<String> {
 
 /// Returns where a link points, which only LIST tells.
 pub(super) async fn read_link(connection: &mut Connection, path: &RemotePath) -> Result<Vec<u8>> {
+    check(path)?;
     match listed_in_parent(connection, path).await? {
         InParent::Found(entry) if entry.kind != FileKind::Symlink => {
             Err(Error::new(ErrorKind::InvalidPath, "not a symbolic link"))

@@ -142,7 +142,11 @@ impl Connection {
         match self.give_account().await {
             Ok(true) => Ok(()),
             Ok(false) => Err(Refusal::Said(reply)),
-            Err(e) => Err(reply.error("an account is asked for").with_source(e).into()),
+            Err(e) => {
+                let error = reply.error("an account is asked for");
+                let error = if let Some(hint) = e.hint() { error.with_hint(hint) } else { error };
+                Err(error.with_source(e).into())
+            }
         }
     }
 

@@ -146,6 +146,7 @@ fn alert_hint(error: &rustls::Error, has_certificate: bool) -> Option<&'static s
         | Alert::CertificateExpired
         | Alert::CertificateUnknown
         | Alert::UnknownCA
+        | Alert::DecryptError
         | Alert::AccessDenied => "the server doesn't accept the certificate of --tls-cert",
         _ => return None,
     })
