@@ -13,6 +13,7 @@ mod context;
 mod demo;
 mod entry;
 mod format;
+mod ftp_options;
 mod get;
 mod guard;
 mod json;

@@ -12,6 +12,7 @@ use haul::transfer::{self, Existing, Verify};
 use haul::transport::{ConnectOptions, Durability, HostKeyPolicy, Prompt, Secret, SshConfig, SshEngine, TlsMode};
 use haul::{Error, ErrorKind};
 
+use super::ftp_options::FtpArgs;
 use super::progress::View;
 use super::report::Report;
 use super::values::{Count, choice, count, duration, size};
@@ -189,6 +190,9 @@ pub(crate) struct ConnectArgs {
     #[arg(long, value_name = "FILE")]
     tls_ca: Option<PathBuf>,
 
+    #[command(flatten)]
+    ftp: FtpArgs,
+
     /// Give up a phase after so long without progress
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     timeout: Duration,
@@ -220,6 +224,7 @@ impl ConnectArgs {
             ssh_engine: self.ssh_engine,
             tls: self.tls,
             tls_ca: self.tls_ca.clone(),
+            ftp: self.ftp.options(),
             max_connections: self.connections.0,
             ..ConnectOptions::default()
         })

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
+use super::ftp_options::FtpOptions;
+
 /// A password or passphrase: never shown by `Debug`, wiped from memory when dropped.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Zeroizing<String>);
@@ -149,6 +151,8 @@ pub struct ConnectOptions {
     pub tls: TlsMode,
     /// A PEM file of certificate authorities to trust instead of the system's.
     pub tls_ca: Option<PathBuf>,
+    /// What only FTP has.
+    pub ftp: FtpOptions,
     /// The most connections to open to the endpoint at once; `None`: the backend's own choice.
     pub max_connections: Option<usize>,
     /// How many connections to open right at the start, all at once: as many as the endpoint was seen to be worth.
@@ -171,6 +175,7 @@ impl Default for ConnectOptions {
             ssh_engine: SshEngine::default(),
             tls: TlsMode::default(),
             tls_ca: None,
+            ftp: FtpOptions::default(),
             max_connections: None,
             connections: 1,
             sparse: false,

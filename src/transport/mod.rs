@@ -16,6 +16,7 @@ use crate::error::Result;
 
 mod buffers;
 pub mod ftp;
+mod ftp_options;
 mod lease;
 pub mod local;
 mod login;
@@ -26,6 +27,7 @@ pub mod ssh;
 mod ssh_config;
 mod types;
 
+pub use ftp_options::{ActivePorts, FtpOptions, TlsPin, TlsVersion};
 pub use login::{ConnectOptions, HostKeyPolicy, NoPrompt, Prompt, Secret, SshConfig, SshEngine, TlsMode};
 pub use path::{RemotePath, escape, is_plain_name};
 pub use types::{

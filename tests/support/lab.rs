@@ -72,7 +72,8 @@ impl Server {
     /// Returns the URL of the login directory, without the password.
     pub fn url(&self) -> String {
         let home = if self.scheme == "sftp" { "~/" } else { "" };
-        format!("{}://{}@{}:{}/{home}", self.scheme, self.login, self.host, self.port)
+        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
+        format!("{}://{}@{host}:{}/{home}", self.scheme, self.login, self.port)
     }
 
     pub fn endpoint(&self) -> Endpoint {

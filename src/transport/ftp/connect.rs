@@ -4,19 +4,22 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OnceCell};
 use tokio::task::spawn_blocking;
 
 use super::connection::Connection;
 use super::dial::dial_host;
 use super::dialogue::Dialogue;
 use super::features::Features;
+use super::port::DataCommand;
 use super::reply::Reply;
-use super::tls::{LoginTls, Trust, Versions};
+use super::server::{Server, explore};
+use super::tls::LoginTls;
+use super::trust::{Trust, Versions};
 use super::wire::{Stream, Wire};
 use crate::endpoint::{Endpoint, Scheme};
 use crate::error::{Error, ErrorKind, Result};
-use crate::transport::{ConnectOptions, RemotePath, Secret, TlsMode};
+use crate::transport::{ConnectOptions, Secret, TlsMode, TlsVersion};
 
 const ANONYMOUS: &str = "anonymous";
 /// What an anonymous user gives for a password, by custom an address.
@@ -29,9 +32,10 @@ pub(super) struct Login {
     user: String,
     options: ConnectOptions,
     security: Security,
-    trust: OnceLock<Trust>,
-    /// Kept once it is known, so that the user is asked once.
+    trust: OnceCell<Arc<Trust>>,
+    /// Kept once they are known, so that the user is asked once.
     password: Mutex<Option<Secret>>,
+    account: Mutex<Option<Secret>>,
     server: OnceLock<Server>,
     /// Held by the first login, so that others wait with theirs until it is known whether the password is right.
     first: Mutex<()>,
@@ -39,10 +43,13 @@ pub(super) struct Login {
     rejected: AtomicBool,
     /// The server takes no TLS, and the user allows that.
     plain: AtomicBool,
+    /// The server has agreed to TLS.
+    secured: AtomicBool,
     tls12: AtomicBool,
     /// The server has no TLS 1.2 to go back to.
     tls13_stays: AtomicBool,
-    passive: AtomicBool,
+    /// EPSV, or EPRT, doesn't work: PASV and PORT it is.
+    classic: AtomicBool,
     extended_works: AtomicBool,
     data_works: AtomicBool,
     /// The shortest time in which a connection was made, in nanoseconds.
@@ -58,29 +65,13 @@ enum Security {
     Implicit,
 }
 
-/// What the first connection found out about the server.
-#[derive(Debug)]
-#[allow(clippy::struct_excessive_bools)] // each is an independent fact about a server
-pub(super) struct Server {
-    /// What it offers.
-    pub(super) features: Features,
-    /// Whether reading and writing may start at an offset.
-    pub(super) restarts: bool,
-    /// Whether it names itself a UNIX system, whose rename replaces.
-    pub(super) unix: bool,
-    /// The directory that the login starts in.
-    pub(super) home: RemotePath,
-    /// Whether it takes commands one after the other even while a transfer is under way.
-    in_order: bool,
-    telnet: bool,
-}
-
 impl Login {
     /// Gathers what logging in needs; no network.
     pub(super) fn new(endpoint: &Endpoint, options: &ConnectOptions) -> Self {
         let security = match (endpoint.scheme, options.tls) {
             (Scheme::Ftps, _) => Security::Implicit,
             (Scheme::Ftpes, _) | (_, TlsMode::Require) => Security::Explicit,
+            (_, TlsMode::Allow) if options.ftp.demand_tls() => Security::Explicit,
             (_, TlsMode::Allow) => Security::Offered,
             (_, TlsMode::Off) => Security::Never,
         };
@@ -95,15 +86,17 @@ impl Login {
             user: endpoint.user.clone().unwrap_or_else(|| ANONYMOUS.to_owned()),
             options: options.clone(),
             security,
-            trust: OnceLock::new(),
+            trust: OnceCell::new(),
             password: Mutex::new(password),
+            account: Mutex::new(options.ftp.account.clone()),
             server: OnceLock::new(),
             first: Mutex::new(()),
             rejected: AtomicBool::new(false),
             plain: AtomicBool::new(false),
+            secured: AtomicBool::new(false),
             tls12: AtomicBool::new(false),
-            tls13_stays: AtomicBool::new(false),
-            passive: AtomicBool::new(false),
+            tls13_stays: AtomicBool::new(options.ftp.tls_min == TlsVersion::Tls13),
+            classic: AtomicBool::new(false),
             extended_works: AtomicBool::new(false),
             data_works: AtomicBool::new(false),
             round_trip: AtomicU64::new(u64::MAX),
@@ -115,12 +108,26 @@ impl Login {
     /// # Errors
     /// See [`super::connect`].
     pub(super) async fn open(self: &Arc<Self>) -> Result<Connection> {
+        self.check().await?;
         let mut opened = self.try_open().await;
         if opened.as_ref().is_err_and(|e| e.kind() == ErrorKind::Tls) && self.tls12.swap(false, Ordering::Relaxed) {
             self.tls13_stays.store(true, Ordering::Relaxed);
             opened = self.try_open().await;
         }
         opened.map_err(|e| e.at(format!("{}:{}", self.host, self.port)))
+    }
+
+    /// Refuses, before anybody is called, what can't be sent or makes no sense.
+    async fn check(&self) -> Result<()> {
+        if self.security == Security::Never && self.options.ftp.demand_tls() {
+            return Err(Error::new(ErrorKind::Usage, "TLS is off, and a pin or TLS 1.3 is demanded")
+                .with_hint("leave away --tls off, or else --tls-pin and --tls-min"));
+        }
+        one_line(&self.user, "user name")?;
+        for (known, what) in [(&self.password, "password"), (&self.account, "account")] {
+            known.lock().await.as_ref().map_or(Ok(()), |secret| one_line(secret.expose(), what))?;
+        }
+        Ok(())
     }
 
     /// Returns what the first connection found out; `None` before it.
@@ -133,15 +140,20 @@ impl Login {
         self.options.timeout
     }
 
-    /// Returns how to ask for the port of a data connection.
-    pub(super) fn port_command(&self) -> &'static str {
-        if self.passive.load(Ordering::Relaxed) { "PASV" } else { "EPSV" }
+    /// Returns how data connections are asked for.
+    pub(super) fn data_command(&self) -> DataCommand {
+        DataCommand { active: self.options.ftp.active, classic: self.classic.load(Ordering::Relaxed) }
+    }
+
+    /// Returns whether the server connects to us for data.
+    pub(super) fn is_active(&self) -> bool {
+        self.options.ftp.active.is_some()
     }
 
     /// Notes that a data connection was made.
     pub(super) fn note_data_works(&self) {
         self.data_works.store(true, Ordering::Relaxed);
-        if !self.passive.load(Ordering::Relaxed) {
+        if !self.classic.load(Ordering::Relaxed) {
             self.extended_works.store(true, Ordering::Relaxed);
         }
     }
@@ -168,9 +180,9 @@ impl Login {
         (nanos != u64::MAX).then(|| Duration::from_nanos(nanos))
     }
 
-    /// Turns to PASV for good, unless EPSV has worked before; returns whether it did.
+    /// Turns to PASV (PORT in active mode) for good, unless EPSV (EPRT) has worked before; returns whether it did.
     pub(super) fn give_up_extended(&self) -> bool {
-        !self.extended_works.load(Ordering::Relaxed) && !self.passive.swap(true, Ordering::Relaxed)
+        !self.extended_works.load(Ordering::Relaxed) && !self.classic.swap(true, Ordering::Relaxed)
     }
 
     /// Returns whether new connections use TLS 1.2 only.
@@ -185,18 +197,22 @@ impl Login {
 
     async fn try_open(self: &Arc<Self>) -> Result<Connection> {
         let timeout = self.timeout();
+        if self.options.ftp.tls_cert.is_some() || matches!(self.security, Security::Explicit | Security::Implicit) {
+            // What is wrong with the user's files is said before anybody is called, who would wait for a passphrase.
+            self.trust().await?;
+        }
         let (tcp, took) = dial_host(&self.host, self.port, timeout).await?;
         self.round_trip.fetch_min(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
         let mut tls = None;
         let mut dialogue = if self.security == Security::Implicit {
-            let implicit = tls.insert(self.new_tls()?);
+            let implicit = tls.insert(self.new_tls().await?);
             Dialogue::new(implicit.connect(tcp).await?)
         } else {
             Dialogue::new(Wire::new(Stream::Plain(tcp), timeout))
         };
         let greeting = dialogue.greeting().await?;
         if self.wants_upgrade() && self.agree_on_tls(&mut dialogue).await? {
-            dialogue = dialogue.start_tls(tls.insert(self.new_tls()?)).await.map_err(|e| self.explain_tls(e))?;
+            dialogue = dialogue.start_tls(tls.insert(self.new_tls().await?)).await.map_err(|e| self.explain_tls(e))?;
         }
         self.log_in(&mut dialogue, &greeting).await?;
         if self.server().is_some_and(|server| server.telnet) {
@@ -217,6 +233,7 @@ impl Login {
     async fn agree_on_tls(&self, dialogue: &mut Dialogue) -> Result<bool> {
         let reply = dialogue.ask("AUTH TLS").await?;
         if reply.code() == 234 {
+            self.secured.store(true, Ordering::Relaxed);
             return Ok(true);
         }
         if self.security == Security::Explicit || reply.code() / 100 == 4 {
@@ -226,22 +243,31 @@ impl Login {
                 .with_hint("nothing secret was sent; ftp:// with --tls off goes without encryption"));
         }
         // A server that has not agreed once is not asked again; one that has may not fall back.
-        if self.trust.get().is_some() {
+        if self.secured.load(Ordering::Relaxed) {
             return Err(reply.error("the server refuses TLS, which it took before").with_kind(ErrorKind::Tls));
         }
-        self.plain.store(true, Ordering::Relaxed);
+        if !self.plain.swap(true, Ordering::Relaxed) {
+            self.options.prompt.notice(&format!(
+                "{}: the server offers no TLS: {} and files go unencrypted (--tls require insists, --tls off says nothing)",
+                self.host,
+                if self.user == ANONYMOUS { "names" } else { "password" },
+            ));
+        }
         Ok(false)
     }
 
-    fn new_tls(&self) -> Result<LoginTls> {
-        let trust = if let Some(trust) = self.trust.get() {
-            trust
-        } else {
-            let trust = Trust::new(&self.host, self.options.tls_ca.as_deref())?;
-            self.trust.get_or_init(|| trust)
-        };
+    async fn new_tls(&self) -> Result<LoginTls> {
         let versions = if self.tls12_only() { Versions::Tls12 } else { Versions::All };
-        LoginTls::new(trust, versions, self.timeout())
+        LoginTls::new(self.trust().await?, versions, self.timeout())
+    }
+
+    async fn trust(&self) -> Result<Arc<Trust>> {
+        let read = || async {
+            let (host, options) = (self.host.clone(), self.options.clone());
+            let trust = spawn_blocking(move || Trust::new(&host, &options)).await;
+            trust.map_err(|e| Error::new(ErrorKind::Other, "TLS").with_source(e))?.map(Arc::new)
+        };
+        self.trust.get_or_try_init(read).await.cloned()
     }
 
     fn explain_tls(&self, error: Error) -> Error {
@@ -254,19 +280,33 @@ impl Login {
     }
 
     async fn password(&self) -> Result<Secret> {
+        let hint = "give it with --password-file or in HAUL_PASSWORD";
+        self.ask_once(&self.password, "password", hint).await
+    }
+
+    /// Returns what is said to a server that asks for an account.
+    pub(super) async fn account(&self) -> Result<Secret> {
+        self.ask_once(&self.account, "account", "give the account that the server asks for with --ftp-account").await
+    }
+
+    /// Returns whether the server may ask for an account (532) before it takes a file.
+    pub(super) fn may_need_account(&self) -> bool {
+        self.options.ftp.account.is_some()
+    }
+
+    async fn ask_once(&self, known: &Mutex<Option<Secret>>, what: &'static str, hint: &str) -> Result<Secret> {
         // Held while asking, so that several connections don't ask at once.
-        let mut password = self.password.lock().await;
-        if let Some(known) = &*password {
+        let mut known = known.lock().await;
+        if let Some(known) = &*known {
             return Ok(known.clone());
         }
         let prompt = Arc::clone(&self.options.prompt);
-        let question = format!("Password for {} at {}: ", self.user, self.host);
+        let question = format!("{}{} for {} at {}: ", what[..1].to_uppercase(), &what[1..], self.user, self.host);
         let answer = spawn_blocking(move || prompt.secret(&question)).await.ok().flatten();
-        let answer = answer.ok_or_else(|| {
-            Error::new(ErrorKind::AuthFailed, "no password for the login")
-                .with_hint("give it with --password-file or in HAUL_PASSWORD")
-        })?;
-        Ok(password.insert(answer).clone())
+        let none = || Error::new(ErrorKind::AuthFailed, format!("no {what} for the login")).with_hint(hint);
+        let answer = answer.ok_or_else(none)?;
+        one_line(answer.expose(), what)?;
+        Ok(known.insert(answer).clone())
     }
 
     async fn log_in(&self, dialogue: &mut Dialogue, greeting: &Reply) -> Result<()> {
@@ -277,7 +317,7 @@ impl Login {
         if self.rejected.load(Ordering::Relaxed) {
             return Err(Error::new(ErrorKind::AuthFailed, "login: the password was refused before"));
         }
-        let logged_in = dialogue.login(&self.user, &password).await;
+        let logged_in = dialogue.login(&self.user, &password, async || self.account().await).await;
         if logged_in.as_ref().is_err_and(|e| e.kind() == ErrorKind::AuthFailed) && self.server().is_none() {
             self.rejected.store(true, Ordering::Relaxed);
         }
@@ -287,10 +327,11 @@ impl Login {
 
     /// Sets the connection up, finds out about the server when it is the first, and asks for the first port.
     async fn prepare(&self, dialogue: &mut Dialogue, greeting: &Reply) -> Result<()> {
+        let port_line = self.data_command().line(dialogue)?;
         let binary = if self.server().is_some() {
-            dialogue.ask_ahead(&["TYPE I"], self.port_command()).await?.pop()
+            dialogue.ask_ahead(&["TYPE I"], &port_line).await?.pop()
         } else {
-            let (server, binary) = explore(dialogue, greeting, self.port_command()).await?;
+            let (server, binary) = explore(dialogue, greeting, &port_line).await?;
             let _ = self.server.set(server);
             Some(binary)
         };
@@ -306,59 +347,23 @@ impl Login {
     }
 }
 
+/// Refuses what would be more than one line: the rest could be another command (S8).
+fn one_line(text: &str, what: &str) -> Result<()> {
+    match text.contains(['\r', '\n', '\0']) {
+        true => Err(Error::new(ErrorKind::Usage, format!("the {what} holds a line break or NUL"))),
+        false => Ok(()),
+    }
+}
+
 impl std::fmt::Debug for Login {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Login({}@{}:{}, {:?})", self.user, self.host, self.port, self.security)
     }
 }
 
-/// Returns what the server can do, and its reply to TYPE I.
-async fn explore(dialogue: &mut Dialogue, greeting: &Reply, port_command: &str) -> Result<(Server, Reply)> {
-    let replies = dialogue.ask_ahead(&["FEAT", "SITE HELP", "SYST", "PWD", "TYPE I"], port_command).await?;
-    let Ok([feat, site, syst, pwd, binary]) = <[Reply; 5]>::try_from(replies) else {
-        return Err(Error::new(ErrorKind::Protocol, "replies are missing"));
-    };
-    let features = Features::new(&feat, &site);
-    // Servers without FEAT may still do it; the probe is undone at once.
-    let restarts = features.restarts() || {
-        let probe = dialogue.ask_all(&["REST 1", "REST 0"]).await?;
-        probe.iter().all(|reply| reply.code() == 350)
-    };
-    let home = match pwd.code() {
-        257 => RemotePath::root().resolve(quoted(pwd.first_text()))?,
-        _ => RemotePath::root(),
-    };
-    let unix = syst.words().to_ascii_uppercase().contains("UNIX");
-    let (in_order, telnet) = (features.keeps_order(greeting), features.takes_telnet(greeting));
-    Ok((Server { features, restarts, unix, home, in_order, telnet }, binary))
-}
-
-/// Reads the path out of a 257: in quotes, with quotes inside doubled (RFC 959, appendix II).
-fn quoted(text: &[u8]) -> Vec<u8> {
-    let Some(start) = text.iter().position(|&b| b == b'"') else {
-        return text.split(|&b| b == b' ').next().unwrap_or_default().to_vec();
-    };
-    let mut path = Vec::new();
-    let mut rest = text[start + 1..].iter().copied().peekable();
-    while let Some(byte) = rest.next() {
-        if byte == b'"' && rest.next_if_eq(&b'"').is_none() {
-            break;
-        }
-        path.push(byte);
-    }
-    path
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn reads_the_working_directory() {
-        assert_eq!(quoted(b"\"/a b\" is the current directory"), b"/a b");
-        assert_eq!(quoted(b"\"/say \"\"hi\"\"\" is it"), b"/say \"hi\"");
-        assert_eq!(quoted(b"/plain is it"), b"/plain");
-    }
 
     #[test]
     fn a_password_from_the_environment_is_not_given_to_anonymous_servers() {

@@ -1,12 +1,12 @@
 //! One control connection, logged in: commands by suppaftp's client, several at once and transfers by our own.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use suppaftp::tokio::ImplAsyncFtpStream;
 use suppaftp::{Encoding, FtpError};
 use tokio::runtime::Handle;
+use zeroize::Zeroizing;
 
 use super::adopt::{Bytes, Control, Line, adopt};
 use super::connect::Login;
@@ -26,7 +26,6 @@ pub(super) struct Connection {
     client: ImplAsyncFtpStream<Line>,
     pub(super) control: Control,
     pub(super) tls: Option<Arc<LoginTls>>,
-    pub(super) peer: SocketAddr,
     login: Arc<Login>,
     tls13: bool,
     pub(super) health: Health,
@@ -34,6 +33,8 @@ pub(super) struct Connection {
     asked: Instant,
     /// The question for a port was sent behind a transfer that isn't over.
     pub(super) behind: bool,
+    /// The server was told the account.
+    has_account: bool,
 }
 
 /// Whether a connection can still be used.
@@ -48,7 +49,6 @@ pub(super) enum Health {
 impl Connection {
     /// Takes over a connection that is logged in; the port of its first transfer may be asked for.
     pub(super) async fn new(dialogue: Dialogue, tls: Option<LoginTls>, login: Arc<Login>) -> Result<Self> {
-        let peer = dialogue.wire().tcp().peer_addr().map_err(|e| Error::io("control connection", e))?;
         let tls13 = dialogue.wire().is_tls13();
         let control = Control::new(dialogue);
         let client = adopt(control.clone())
@@ -56,7 +56,7 @@ impl Connection {
             .map_err(|e| Error::new(ErrorKind::Other, "hand over the connection").with_source(e))?;
         let (tls, asked) = (tls.map(Arc::new), Instant::now());
         let health = Health::Sound;
-        Ok(Self { client, control, tls, peer, login, tls13, health, asked, behind: false })
+        Ok(Self { client, control, tls, login, tls13, health, asked, behind: false, has_account: false })
     }
 
     /// Sends one command, whose path must hold no line break, and returns the reply, whatever it says.
@@ -74,7 +74,7 @@ impl Connection {
             Ok(response) | Err(FtpError::UnexpectedResponse(response)) => {
                 Reply::parse(&response.body).and_then(alive).inspect_err(|_| self.health = Health::Broken)
             }
-            Err(e) => Err(self.failure(e)),
+            Err(e) => Err(self.failure(e).context(verb(line))),
         }
     }
 
@@ -82,26 +82,49 @@ impl Connection {
     pub(super) async fn ask_all(&mut self, lines: &[Vec<u8>]) -> Result<Vec<Reply>> {
         self.tell(lines).await?;
         let mut replies = Vec::with_capacity(lines.len());
-        for _ in lines {
-            replies.push(self.next_reply().await?);
+        for line in lines {
+            replies.push(self.next_reply(&verb(line)).await?);
         }
         Ok(replies)
     }
 
     /// Sends commands whose replies are taken later, in order.
-    pub(super) async fn tell(&mut self, lines: &[Vec<u8>]) -> Result<()> {
+    pub(super) async fn tell(&mut self, lines: &[impl AsRef<[u8]>]) -> Result<()> {
         self.control.send(lines).await.inspect_err(|_| self.health = Health::Broken)
     }
 
-    /// Returns the next reply.
-    pub(super) async fn next_reply(&mut self) -> Result<Reply> {
-        let reply = self.control.reply().await;
+    /// Returns the next reply; `to` says in errors what it is the answer to.
+    pub(super) async fn next_reply(&mut self, to: &str) -> Result<Reply> {
+        let reply = self.control.reply().await.map_err(|e| e.context(to));
         reply.and_then(alive).inspect_err(|_| self.health = Health::Broken)
+    }
+
+    /// Gives the account that a 532 asks for; `false` when that was done before.
+    ///
+    /// # Errors
+    /// `AuthFailed` when there is none to give, or the server refuses it.
+    pub(super) async fn give_account(&mut self) -> Result<bool> {
+        if std::mem::replace(&mut self.has_account, true) {
+            return Ok(false);
+        }
+        let account = self.login.account().await?;
+        // Not by suppaftp, which would log it.
+        self.tell(&[Zeroizing::new([b"ACCT ", account.expose().as_bytes()].concat())]).await?;
+        match self.next_reply("ACCT").await? {
+            reply if reply.is_ok() => Ok(true),
+            reply => Err(reply.error("the account").with_kind(ErrorKind::AuthFailed)),
+        }
+    }
+
+    /// Returns the line that asks for the next data connection, to be sent next.
+    pub(super) fn port_line(&mut self) -> Result<Vec<u8>> {
+        self.login.data_command().line(&mut self.control.lock()).map(String::into_bytes)
     }
 
     /// Asks for the port of the next transfer, without waiting for the answer.
     pub(super) async fn ask_ahead(&mut self) -> Result<()> {
-        self.tell(&[self.login.port_command().into()]).await?;
+        let port_line = self.port_line()?;
+        self.tell(&[port_line]).await?;
         self.expect_port();
         Ok(())
     }
@@ -117,11 +140,12 @@ impl Connection {
     /// # Errors
     /// When the server ended the connection over that: vsftpd does when it finds no free port.
     pub(super) async fn settle(&mut self) -> Result<()> {
-        let settled = self.control.settled().await;
+        let asked = self.login.data_command().verb();
+        let settled = self.control.settled().await.map_err(|e| e.context(asked));
         let refused = self.control.lock().take_refused_port().filter(|reply| reply.code() >= 500);
         let outcome = match refused {
             _ if settled.is_err() => settled,
-            Some(reply) if !self.login.give_up_extended() => Err(reply.error("passive mode")),
+            Some(reply) if !self.login.give_up_extended() => Err(reply.error(asked)),
             _ => Ok(()),
         };
         outcome.inspect_err(|_| self.health = Health::Broken)
@@ -201,6 +225,10 @@ impl Pooled for Connection {
             runtime.spawn(self.quit());
         }
     }
+}
+
+fn verb(line: &[u8]) -> String {
+    String::from_utf8_lossy(line.split(|&b| b == b' ').next().unwrap_or_default()).into_owned()
 }
 
 fn alive(reply: Reply) -> Result<Reply> {

@@ -7,15 +7,19 @@
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use zeroize::Zeroizing;
 
-use super::port::{Way, port_in};
+use super::active::Offer;
+use super::port::Way;
 use super::reply::{Reply, reply_length};
 use super::tls::LoginTls;
+use super::trust;
 use super::wire::Wire;
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::Secret;
@@ -40,6 +44,10 @@ pub(super) struct Dialogue {
     way: Option<Way>,
     /// What the server said instead of naming a port.
     no_port: Option<Reply>,
+    /// The port of ours that the next answer is about.
+    offer: Option<Offer>,
+    /// Since when a reply is arriving that isn't complete.
+    arriving: Option<Instant>,
 }
 
 /// A reply that nobody waits for.
@@ -62,12 +70,24 @@ impl Dialogue {
             ahead: VecDeque::new(),
             way: None,
             no_port: None,
+            offer: None,
+            arriving: None,
         }
     }
 
     /// Returns the connection below.
     pub(super) fn wire(&self) -> &Wire {
         &self.wire
+    }
+
+    /// Returns our own address on this connection.
+    pub(super) fn here(&self) -> Result<SocketAddr> {
+        self.wire.tcp().local_addr().map_err(|e| Error::io("control connection", e))
+    }
+
+    /// Takes the port that is offered with the line that goes out next.
+    pub(super) fn offer(&mut self, offer: Offer) {
+        self.offer = Some(offer);
     }
 
     /// Doubles 0xFF from now on.
@@ -81,7 +101,7 @@ impl Dialogue {
     /// `TooManyConnections` and `Busy` for a 421, `Protocol` for what is no greeting.
     pub(super) async fn greeting(&mut self) -> Result<Reply> {
         for _ in 0..=MAX_DELAYS {
-            let reply = self.reply().await?;
+            let reply = self.reply("greeting").await?;
             match reply.code() {
                 120 => tracing::debug!("greeting: {}", reply.words()),
                 220 => return Ok(reply),
@@ -95,25 +115,25 @@ impl Dialogue {
     /// Sends one command and returns the reply.
     pub(super) async fn ask(&mut self, command: &str) -> Result<Reply> {
         self.send(&[command]).await?;
-        self.reply().await
+        self.reply(verb(command)).await
     }
 
     /// Sends all commands at once and returns their replies: one round trip.
     pub(super) async fn ask_all(&mut self, commands: &[&str]) -> Result<Vec<Reply>> {
         self.send(commands).await?;
         let mut replies = Vec::with_capacity(commands.len());
-        for _ in commands {
-            replies.push(self.reply().await?);
+        for command in commands {
+            replies.push(self.reply(verb(command)).await?);
         }
         Ok(replies)
     }
 
     /// Like [`Self::ask_all`], and asks behind that for the port of the next transfer, without waiting for the answer.
-    pub(super) async fn ask_ahead(&mut self, commands: &[&str], port_command: &str) -> Result<Vec<Reply>> {
-        self.send(&[commands, &[port_command]].concat()).await?;
+    pub(super) async fn ask_ahead(&mut self, commands: &[&str], port_line: &str) -> Result<Vec<Reply>> {
+        self.send(&[commands, &[port_line]].concat()).await?;
         let mut replies = Vec::with_capacity(commands.len());
-        for _ in commands {
-            replies.push(self.reply().await?);
+        for command in commands {
+            replies.push(self.reply(verb(command)).await?);
         }
         self.expect_port();
         Ok(replies)
@@ -145,23 +165,33 @@ impl Dialogue {
     /// # Errors
     /// `AuthFailed`, `TooManyConnections`, with the server's words; `Tls` when it refuses to encrypt: the password was
     /// not sent by then.
-    pub(super) async fn login(&mut self, user: &str, password: &Secret) -> Result<()> {
+    pub(super) async fn login(
+        &mut self,
+        user: &str,
+        password: &Secret,
+        account: impl AsyncFnOnce() -> Result<Secret>,
+    ) -> Result<()> {
         let protect: &[&str] = if self.wire.is_tls() { &["PBSZ 0", "PROT P"] } else { &[] };
         let user = format!("USER {user}");
         self.send(&[protect, &[&user]].concat()).await?;
         for command in protect {
-            let reply = self.reply().await?;
+            let reply = self.reply(command).await?;
             if !reply.is_ok() {
                 return Err(reply.error(&format!("{command}, encrypted data connections")).with_kind(ErrorKind::Tls));
             }
         }
-        let mut reply = self.reply().await?;
+        let mut reply = self.reply("login (USER)").await?;
         if reply.code() == 331 {
-            reply = self.ask(&Zeroizing::new(format!("PASS {}", password.expose()))).await?;
+            self.send(&[&Zeroizing::new(format!("PASS {}", password.expose()))]).await?;
+            reply = self.reply("login (PASS)").await?;
+        }
+        if reply.code() == 332 {
+            let account = account().await.map_err(|e| e.context("login: the server asks for an account (ACCT)"))?;
+            self.send(&[&Zeroizing::new(format!("ACCT {}", account.expose()))]).await?;
+            reply = self.reply("login (ACCT)").await?;
         }
         match reply.code() {
             200..=299 => Ok(()),
-            332 => Err(reply.error("login, an account (ACCT) is asked for").with_kind(ErrorKind::AuthFailed)),
             300..=399 => Err(reply.error("login").with_kind(ErrorKind::AuthFailed)),
             _ => {
                 let error = reply.error("login");
@@ -193,13 +223,19 @@ impl Dialogue {
 
     /// Gives up the port that was asked for.
     pub(super) fn forget_port(&mut self) {
-        (self.way, self.no_port) = (None, None);
+        (self.way, self.no_port, self.offer) = (None, None, None);
         self.ahead.iter_mut().for_each(|ahead| *ahead = Ahead::Nothing);
     }
 
     /// Takes the way to the port that was asked for, if it is known.
     pub(super) fn take_way(&mut self) -> Option<Way> {
         self.way.take()
+    }
+
+    /// Returns the way that an answer opens, if it does: see [`Way::answered`].
+    pub(super) fn way_of(&mut self, reply: &Reply, ahead: bool) -> Option<Way> {
+        let server = self.wire.tcp().peer_addr().ok()?;
+        Way::answered(reply, self.offer.take(), server, self.wire.timeout(), ahead)
     }
 
     /// Takes what the server said instead of naming a port.
@@ -217,7 +253,7 @@ impl Dialogue {
                     let mut bytes = [0; CHUNK];
                     match self.wire.read_now(&mut bytes) {
                         None => return !self.ahead.is_empty() || self.input.is_empty(),
-                        Some(Ok(count)) if count > 0 && !self.ahead.is_empty() => {
+                        Some(Ok(count)) if count > 0 && !self.ahead.is_empty() && self.input.len() <= MAX_REPLY => {
                             self.input.extend_from_slice(&bytes[..count]);
                         }
                         // A goodbye (421 timeout), or the end.
@@ -264,20 +300,21 @@ impl Dialogue {
     /// Starts the time of a wait anew.
     pub(super) fn wait_anew(&mut self) {
         self.wire.wait_anew();
+        self.arriving = None;
     }
 
     async fn send(&mut self, commands: &[&str]) -> Result<()> {
         for command in commands {
             if command.contains(['\r', '\n', '\0']) {
-                return Err(Error::new(ErrorKind::InvalidPath, "a line break or NUL in user or password"));
+                return Err(Error::new(ErrorKind::InvalidPath, "a line break or NUL in a command"));
             }
             self.queue(command.as_bytes());
         }
         poll_fn(|cx| self.poll_send(cx)).await.map_err(|e| Error::io("send a command", e))
     }
 
-    async fn reply(&mut self) -> Result<Reply> {
-        poll_fn(|cx| self.poll_reply(cx)).await
+    async fn reply(&mut self, to: &str) -> Result<Reply> {
+        poll_fn(|cx| self.poll_reply(cx)).await.map_err(|e| e.context(to))
     }
 
     /// Takes one reply that nobody waits for; `false` when there is none, or it isn't there yet.
@@ -289,19 +326,26 @@ impl Dialogue {
         }
         self.ahead.pop_front();
         if what == Ahead::Port {
-            match port_in(&reply).zip(self.wire.tcp().peer_addr().ok()) {
-                Some((port, server)) => self.way = Some(Way::to(server, port, self.wire.timeout(), true)),
-                None => self.no_port = Some(reply),
-            }
+            self.way = self.way_of(&reply, true);
+            self.no_port = if self.way.is_none() { Some(reply) } else { None };
         }
         Ok(true)
     }
 
     fn next_reply(&mut self) -> Result<Option<Reply>> {
-        let Some(end) = reply_length(&self.input)? else { return Ok(None) };
+        let Some(end) = reply_length(&self.input)? else { return self.incomplete() };
+        self.arriving = None;
         let reply = Reply::parse(&self.input[..end])?;
         self.input.drain(..end);
         Ok(Some(reply))
+    }
+
+    /// Notes that a reply has begun; it may not come in drops for ever.
+    fn incomplete(&mut self) -> Result<Option<Reply>> {
+        if !self.input.is_empty() && self.arriving.get_or_insert_with(Instant::now).elapsed() > self.wire.timeout() {
+            return Err(Error::new(ErrorKind::Timeout, "a reply comes in drops and has no end"));
+        }
+        Ok(None)
     }
 
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
@@ -323,7 +367,14 @@ impl Dialogue {
     }
 }
 
+fn verb(command: &str) -> &str {
+    command.split(' ').next().unwrap_or_default()
+}
+
 fn unreadable(error: io::Error) -> Error {
+    if let Some(alert) = trust::alert(&error) {
+        return alert;
+    }
     // vsftpd says its last words, "500 OOPS", in plain text.
     let garbled = error.kind() == io::ErrorKind::InvalidData;
     let error = Error::io("read a reply", error);

@@ -29,7 +29,7 @@ pub(super) fn cut(mut connection: Lease<Connection>, data: Data) {
 impl Connection {
     /// Waits until the server agrees to what was begun at once.
     pub(super) async fn agreed(&mut self) -> Result<(), Refusal> {
-        let reply = self.next_reply().await?;
+        let reply = self.next_reply("STOR").await?;
         if reply.code() / 100 == 1 {
             return Ok(());
         }
@@ -40,7 +40,8 @@ impl Connection {
     /// Asks, at the end of what a transfer brought, for the port of the next one.
     pub(super) async fn ask_behind(&mut self) -> Result<()> {
         if !self.behind {
-            self.tell(&[self.login().port_command().into()]).await?;
+            let port_line = self.port_line()?;
+            self.tell(&[port_line]).await?;
             self.behind = true;
         }
         Ok(())
@@ -48,9 +49,10 @@ impl Connection {
 
     /// Waits for the server's last word on a transfer, which must be that all went well.
     pub(super) async fn complete(&mut self) -> Result<Reply, Refusal> {
-        let reply = self.next_reply().await?;
+        let reply = self.next_reply("finish").await?;
         self.over();
-        if reply.is_ok() {
+        // The answer to a question that was asked behind the transfer is none to how that went.
+        if reply.is_ok() && !matches!(reply.code(), 213 | 227 | 229) {
             return Ok(reply);
         }
         self.health = Health::Broken;
@@ -61,7 +63,7 @@ impl Connection {
     pub(super) async fn why_broken(&mut self, error: std::io::Error) -> Refusal {
         let last_words = async {
             loop {
-                match self.next_reply().await {
+                match self.next_reply("finish").await {
                     Ok(reply) if reply.code() / 100 == 1 => {}
                     other => return other,
                 }
@@ -71,7 +73,7 @@ impl Connection {
         self.health = Health::Broken;
         match said {
             Ok(Ok(reply)) if reply.code() >= 400 => self.refused(reply),
-            _ => Refusal::Failed(Error::io("data connection", error)),
+            _ => Refusal::Failed(Error::io("write", error)),
         }
     }
 
@@ -107,7 +109,7 @@ impl Connection {
                 Ok(0) => {
                     drop(data);
                     // Whatever it thinks of a listing that wasn't meant.
-                    let _ = self.next_reply().await?;
+                    let _ = self.next_reply("finish").await?;
                     self.over();
                     return Ok(());
                 }
@@ -124,7 +126,7 @@ impl Connection {
         let into_step = async {
             data.receive_tickets().await;
             drop(data);
-            let _ = self.next_reply().await?;
+            let _ = self.next_reply("finish").await?;
             self.over();
             if !was_behind {
                 self.ask_ahead().await?;

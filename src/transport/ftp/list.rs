@@ -64,14 +64,16 @@ async fn fill(mut connection: Lease<Connection>, mut source: Source, spool: Arc<
         if ended && !failed {
             // Before the consumer learns of it: what it does next may need a connection.
             connection.give_back();
-            return spool.put(chunk).await;
-        }
-        if !wanted && let Some(data) = source.data.take() {
-            return cut(connection, data);
-        }
-        spool.put(chunk).await;
-        if failed || !wanted {
+            spool.put(chunk).await;
             return;
+        }
+        let goes_on = wanted && spool.put(chunk).await;
+        if goes_on {
+            continue;
+        }
+        match source.data.take().filter(|_| !failed) {
+            Some(data) => return cut(connection, data),
+            None => return,
         }
     }
 }

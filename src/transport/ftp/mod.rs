@@ -22,7 +22,9 @@ use crate::transport::{
     RemotePath, Replace, SetMetadata, Transport, WriteMode, WriteStream,
 };
 
+mod active;
 mod adopt;
+mod certificate;
 mod connect;
 mod connection;
 mod data;
@@ -37,10 +39,12 @@ mod look;
 mod ops;
 mod port;
 mod reply;
+mod server;
 mod spool;
 mod stream;
 mod tls;
 mod transfer;
+mod trust;
 mod wire;
 
 use connect::Login;

@@ -57,10 +57,13 @@ pub(super) async fn rename(
     {
         return Err(Error::new(ErrorKind::AlreadyExists, format!("rename to {to}: something is there")));
     }
-    let reply = match rename_once(connection, from, to).await? {
-        reply if reply.is_ok() => return Ok(Renamed::AtOnce),
-        reply => reply,
-    };
+    let mut reply = rename_once(connection, from, to).await?;
+    if reply.code() == 532 && connection.give_account().await? {
+        reply = rename_once(connection, from, to).await?;
+    }
+    if reply.is_ok() {
+        return Ok(Renamed::AtOnce);
+    }
     let told = reply.kind(to.as_bytes());
     let in_the_way = matches!(told, None | Some(ErrorKind::AlreadyExists | ErrorKind::PermissionDenied));
     if replace == Replace::Yes
@@ -180,6 +183,7 @@ fn stamp(time: SystemTime) -> Result<String> {
 
 /// Returns where a link points, which only LIST tells.
 pub(super) async fn read_link(connection: &mut Connection, path: &RemotePath) -> Result<Vec<u8>> {
+    check(path)?;
     match listed_in_parent(connection, path).await? {
         InParent::Found(entry) if entry.kind != FileKind::Symlink => {
             Err(Error::new(ErrorKind::InvalidPath, "not a symbolic link"))

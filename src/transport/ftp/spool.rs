@@ -9,24 +9,35 @@ use tokio::fs::File;
 use tokio::io::{AsyncReadExt, AsyncSeekExt, AsyncWriteExt};
 use tokio::sync::{Mutex, Notify};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// The most bytes kept in memory.
 const IN_MEMORY: usize = 1024 * 1024;
 /// Bytes read from the file at once.
 const CHUNK: usize = 64 * 1024;
 
+/// The most bytes of one listing: some fifty million names. It is not the server that says when a disk is full.
+const MOST: u64 = 4 << 30;
+
 /// The queue: all of what is in memory comes before what is in the file.
-#[derive(Default)]
 pub(super) struct Spool {
     state: Mutex<State>,
     changed: Notify,
+    most: u64,
+}
+
+impl Default for Spool {
+    fn default() -> Self {
+        Self { state: Mutex::default(), changed: Notify::new(), most: MOST }
+    }
 }
 
 #[derive(Default)]
 struct State {
     memory: VecDeque<Bytes>,
     held: usize,
+    /// Bytes that came so far.
+    total: u64,
     file: Option<Overflow>,
     end: Option<Result<()>>,
 }
@@ -38,12 +49,15 @@ struct Overflow {
 }
 
 impl Spool {
-    /// Adds bytes, or the end, or why there is none.
-    pub(super) async fn put(&self, item: Result<Option<Bytes>>) {
+    /// Adds bytes, or the end, or why there is none; returns whether more can follow.
+    pub(super) async fn put(&self, item: Result<Option<Bytes>>) -> bool {
         let mut state = self.state.lock().await;
         match item {
             Ok(Some(bytes)) if state.end.is_none() => {
-                if let Err(e) = state.add(bytes).await {
+                state.total += bytes.len() as u64;
+                if state.total > self.most {
+                    state.end = Some(Err(Error::new(ErrorKind::Protocol, "the listing has no end")));
+                } else if let Err(e) = state.add(bytes).await {
                     state.end = Some(Err(Error::io("keep a long listing in a temporary file", e)));
                 }
             }
@@ -51,8 +65,10 @@ impl Spool {
             Ok(None) => _ = state.end.get_or_insert(Ok(())),
             Err(e) => state.end = Some(Err(e)),
         }
+        let goes_on = state.end.is_none();
         drop(state);
         self.changed.notify_one();
+        goes_on
     }
 
     /// Returns the next bytes; `None` at the end.
@@ -127,7 +143,6 @@ async fn nameless() -> std::io::Result<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::ErrorKind;
 
     fn piece(number: usize) -> Bytes {
         vec![number as u8; 50_000].into()
@@ -163,9 +178,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_listing_without_an_end_gets_one() {
+        let spool = Spool { most: 120_000, ..Spool::default() };
+        assert!(spool.put(Ok(Some(piece(1)))).await);
+        assert!(spool.put(Ok(Some(piece(2)))).await);
+        assert!(!spool.put(Ok(Some(piece(3)))).await, "more was asked for");
+        assert!(!spool.put(Ok(Some(piece(4)))).await);
+        assert_eq!((spool.take().await.unwrap(), spool.take().await.unwrap()), (Some(piece(1)), Some(piece(2))));
+        assert_eq!(spool.take().await.unwrap_err().kind(), ErrorKind::Protocol);
+    }
+
+    #[tokio::test]
     async fn a_reader_waits_for_the_writer() {
         let spool = Spool::default();
-        let (taken, ()) = tokio::join!(spool.take(), spool.put(Ok(Some(piece(7)))));
+        let (taken, _) = tokio::join!(spool.take(), spool.put(Ok(Some(piece(7)))));
         assert_eq!(taken.unwrap().unwrap(), piece(7));
     }
 }

@@ -68,7 +68,8 @@ pub(super) async fn open_write(connection: &mut Connection, path: &RemotePath, m
 
 /// Returns how to make a file: without waiting for the server to agree where that saves a trip that would count.
 fn way_to_create(connection: &Connection, mode: WriteMode) -> Transfer {
-    let may_be = connection.login().data_works() && !connection.is_short_of_sessions();
+    let login = connection.login();
+    let may_be = login.data_works() && !login.may_need_account() && !connection.is_short_of_sessions();
     match mode {
         WriteMode::Create { length: Some(..=AT_ONCE), .. } if may_be => Transfer::WriteAtOnce,
         _ => Transfer::Write(0),
@@ -93,6 +94,8 @@ async fn not_taken(connection: &mut Connection, refusal: Refusal, path: &RemoteP
 pub(super) struct FtpRead {
     open: Option<(Lease<Connection>, Data)>,
     path: RemotePath,
+    /// Where in the file it started.
+    start: u64,
     /// Bytes of the range still to come; `None` reads to the end.
     left: Option<u64>,
     received: u64,
@@ -100,6 +103,8 @@ pub(super) struct FtpRead {
     expected: Option<u64>,
     mtime: Option<Mtime>,
     ended: bool,
+    /// It ended without TLS's word that this was all.
+    torn: bool,
     buffer: Vec<u8>,
     buffers: Buffers,
 }
@@ -114,11 +119,13 @@ impl FtpRead {
         Self {
             open,
             path,
+            start: range.start,
             left,
             received: 0,
             expected,
             mtime,
             ended: false,
+            torn: false,
             buffer: Vec::new(),
             buffers: Buffers::default(),
         }
@@ -134,14 +141,33 @@ impl FtpRead {
         connection.touch();
         match data.fill(&mut (&mut self.buffer).limit(CHUNK)).await {
             Ok(count) => Ok(count),
+            // TLS without close_notify. Whether that was all, the control connection knows: see `finish`.
+            Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => {
+                self.torn = true;
+                Ok(0)
+            }
             Err(e) => {
                 // Nothing is left that could be brought to an end.
                 self.open = None;
                 let garbled = e.kind() == std::io::ErrorKind::InvalidData;
-                let error = Error::io("read", e).at(&self.path);
+                let phase = if self.received == 0 { "read the first byte" } else { "read on" };
+                let error = Error::io(phase, e).at(&self.path);
                 Err(if garbled { error.with_kind(ErrorKind::Protocol) } else { error })
             }
         }
+    }
+}
+
+impl FtpRead {
+    /// Asks the server for the size where the data connection ended as a cut one does. Many servers leave close_notify
+    /// away; what they say on the control connection nobody else can have said.
+    async fn is_whole(&self, connection: &mut Connection) -> Result<()> {
+        let size = size(connection, &self.path).await.map_err(|e| e.at(&self.path))?;
+        if size.is_some_and(|size| size == self.start + self.received) {
+            return Ok(());
+        }
+        let cut = "the data connection was cut: TLS's close_notify is missing";
+        Err(Error::new(ErrorKind::ConnectionLost, cut).at(&self.path))
     }
 }
 
@@ -194,6 +220,9 @@ impl ReadStream for FtpRead {
                 Refusal::Failed(e) => e,
             }
             .at(&self.path));
+        }
+        if self.torn {
+            self.is_whole(&mut connection).await?;
         }
         connection.give_back();
         match self.expected.filter(|&expected| expected != self.received) {
@@ -263,9 +292,9 @@ impl WriteStream for FtpWrite {
         let settings = Settings::new(&self.connection, &self.path, last.metadata);
         let mut lines = settings.lines();
         lines.push(line("SIZE", &self.path)?);
-        lines.push(self.connection.login().port_command().into());
-        let in_order = self.connection.login().is_in_order();
         let located = |e: Error| e.at(&self.path);
+        lines.push(self.connection.port_line().map_err(located)?);
+        let in_order = self.connection.login().is_in_order();
         if in_order {
             self.connection.tell(&lines).await.map_err(located)?;
         }
@@ -284,9 +313,9 @@ impl WriteStream for FtpWrite {
         }
         let mut replies = Vec::new();
         for _ in 0..settings.count() {
-            replies.push(self.connection.next_reply().await.map_err(located)?);
+            replies.push(self.connection.next_reply("set time and mode").await.map_err(located)?);
         }
-        let size = parse_size(&self.connection.next_reply().await.map_err(located)?);
+        let size = parse_size(&self.connection.next_reply("SIZE").await.map_err(located)?);
         self.connection.expect_port();
         self.place_is_right(size)?;
         let metadata = settings.judge(&mut self.connection, &self.path, &replies).await;

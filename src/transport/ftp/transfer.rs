@@ -10,7 +10,7 @@ use tokio::time::{sleep, timeout};
 use super::connection::{Connection, Health, check, line};
 use super::data::Data;
 use super::look::{parse_mdtm, parse_size};
-use super::port::{Way, port_in};
+use super::port::Way;
 use super::reply::Reply;
 use super::tls::LoginTls;
 use super::wire::{Stream, Wire};
@@ -40,6 +40,19 @@ pub(super) enum Transfer {
     ListAll,
     /// `LIST` from inside.
     List,
+}
+
+impl Transfer {
+    /// Returns the name of its command.
+    fn verb(self) -> &'static str {
+        match self {
+            Self::Read(_) => "RETR",
+            Self::Write(_) | Self::WriteAtOnce => "STOR",
+            Self::Append => "APPE",
+            Self::MachineList => "MLSD",
+            Self::ListAll | Self::List => "LIST",
+        }
+    }
 }
 
 /// A transfer under way.
@@ -118,7 +131,21 @@ impl Connection {
                     busy += 1;
                 }
                 Err(Miss::Busy { reply, .. }) => return Err(self.refused(reply)),
+                Err(Miss::Final(Refusal::Said(reply))) if reply.code() == 532 => self.account_for(reply).await?,
                 Err(Miss::Final(refusal)) => return Err(refusal),
+            }
+        }
+    }
+
+    /// Gives the account that a refusal asks for, once.
+    async fn account_for(&mut self, reply: Reply) -> Result<(), Refusal> {
+        match self.give_account().await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Refusal::Said(reply)),
+            Err(e) => {
+                let error = reply.error("an account is asked for");
+                let error = if let Some(hint) = e.hint() { error.with_hint(hint) } else { error };
+                Err(error.with_source(e).into())
             }
         }
     }
@@ -129,7 +156,8 @@ impl Connection {
             None => self.ask_way().await?,
         };
         // Until one way has led somewhere, no command waits for a data connection that may never come.
-        let doubtful = !self.login().data_works();
+        // Where the server connects to us, it does so only after the command.
+        let doubtful = !self.login().data_works() && !self.login().is_active();
         if doubtful {
             way = match way.arrived().await {
                 Ok(way) => way,
@@ -155,7 +183,7 @@ impl Connection {
         let upload = matches!(what, Transfer::Write(_) | Transfer::WriteAtOnce | Transfer::Append);
         self.behind = self.login().is_in_order() && !upload;
         if self.behind {
-            lines.push(self.login().port_command().into());
+            lines.push(self.port_line()?);
         }
         self.tell(&lines).await?;
         self.meet(what, way).await
@@ -216,7 +244,11 @@ impl Connection {
             }
             Err(Closed::Unreachable(e)) => {
                 self.health = if ahead { Health::Stale } else { Health::Broken };
-                Err(Error::io("open a data connection", e).into())
+                Err(self.unreachable(e).into())
+            }
+            Err(Closed::Silent(e)) => {
+                self.health = Health::Broken;
+                Err(e.into())
             }
             Err(Closed::Tls(e)) => Err(self.without_tls13(e).into()),
         }
@@ -226,10 +258,12 @@ impl Connection {
     async fn begun(&mut self, what: Transfer) -> Result<Begun, Refusal> {
         let mut begun = Begun::default();
         match what {
-            Transfer::Read(0) if self.login().tells_times() => begun.mtime = parse_mdtm(&self.next_reply().await?),
+            Transfer::Read(0) if self.login().tells_times() => {
+                begun.mtime = parse_mdtm(&self.next_reply("MDTM").await?);
+            }
             Transfer::Read(1..) => {
-                begun.size = parse_size(&self.next_reply().await?);
-                let restart = self.next_reply().await?;
+                begun.size = parse_size(&self.next_reply("SIZE").await?);
+                let restart = self.next_reply("REST").await?;
                 if restart.code() != 350 {
                     self.health = Health::Broken;
                     let error = restart.error("start in the middle of the file");
@@ -237,11 +271,11 @@ impl Connection {
                 }
             }
             Transfer::ListAll | Transfer::List => {
-                begun.elsewhere = Some(self.next_reply().await?).filter(|inside| !inside.is_ok());
+                begun.elsewhere = Some(self.next_reply("CWD").await?).filter(|inside| !inside.is_ok());
             }
             _ => {}
         }
-        let reply = self.next_reply().await?;
+        let reply = self.next_reply(what.verb()).await?;
         if reply.code() / 100 == 1 {
             return Ok(begun);
         }
@@ -249,18 +283,34 @@ impl Connection {
         Err(Refusal::Said(begun.elsewhere.unwrap_or(reply)))
     }
 
+    fn unreachable(&self, error: std::io::Error) -> Error {
+        let error = Error::io("open a data connection", error);
+        match self.login().is_active() {
+            true => error.with_hint(
+                "in active mode the server connects to this machine, which firewalls and NAT seldom allow; passive mode, \
+                 without --active, may work",
+            ),
+            false => error,
+        }
+    }
+
     async fn ask_way(&mut self) -> Result<Way, Miss> {
         loop {
-            let reply = self.ask_raw(self.login().port_command().as_bytes()).await?;
-            if let Some(port) = port_in(&reply) {
-                return Ok(Way::to(self.peer, port, self.login().timeout(), false));
+            let line = self.port_line()?;
+            let reply = self.ask_raw(&line).await?;
+            let way = self.control.lock().way_of(&reply, false);
+            if let Some(way) = way {
+                return Ok(way);
             }
             match reply.code() {
                 425 => return Err(Miss::Busy { reply, ahead: false }),
                 500.. if self.login().give_up_extended() => {
-                    tracing::debug!("EPSV doesn't work here, going on with PASV");
+                    tracing::debug!("{}: going on with PASV, or PORT", reply.words());
                 }
-                200..=399 => return Err(reply.error("passive mode").with_kind(ErrorKind::Protocol).into()),
+                200..=399 => {
+                    let error = reply.error("open a data connection: no port that is meant for data");
+                    return Err(error.with_kind(ErrorKind::Protocol).into());
+                }
                 _ => return Err(self.refused(reply).into()),
             }
         }
@@ -270,6 +320,8 @@ impl Connection {
 /// Why a data connection was not made.
 enum Closed {
     Unreachable(std::io::Error),
+    /// It was made, and then nothing came.
+    Silent(Error),
     Tls(Error),
 }
 
@@ -278,8 +330,8 @@ async fn open(way: Way, tls: Option<&LoginTls>, limit: Duration) -> Result<Wire,
     match tls {
         None => Ok(Wire::new(Stream::Plain(tcp), limit)),
         Some(tls) => tls.connect(tcp).await.map_err(|e| match e.kind() {
-            ErrorKind::Timeout => Closed::Unreachable(std::io::ErrorKind::TimedOut.into()),
-            _ => Closed::Tls(Error::new(ErrorKind::Tls, "TLS on the data connection").with_source(e)),
+            ErrorKind::Timeout => Closed::Silent(e.context("data connection")),
+            _ => Closed::Tls(e.context("data connection").with_kind(ErrorKind::Tls)),
         }),
     }
 }

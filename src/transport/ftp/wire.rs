@@ -130,11 +130,13 @@ impl Wire {
         }
         ready!(alarm.as_mut().poll(cx));
         self.waiting = false;
-        Poll::Ready(Err(io::Error::new(
-            io::ErrorKind::TimedOut,
-            format!("no answer for {} seconds", timeout.as_secs_f32()),
-        )))
+        Poll::Ready(Err(silence(timeout)))
     }
+}
+
+/// Makes the error of a wait that lasted too long.
+pub(super) fn silence(timeout: Duration) -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, format!("no answer for {} seconds", timeout.as_secs_f32()))
 }
 
 impl Stream {
