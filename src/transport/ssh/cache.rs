@@ -10,9 +10,10 @@ use russh::keys::PrivateKey;
 use tokio::sync::{OnceCell, OwnedMutexGuard};
 
 use super::auth::lock;
+use super::filed_key::describe;
 use super::target::Target;
 use crate::error::{Error, ErrorKind, Result};
-use crate::transport::Secret;
+use crate::transport::{HostKeyPolicy, Secret};
 
 /// What the person told at the first login and further connections of the same endpoint use again.
 #[derive(Clone, Default)]
@@ -31,13 +32,11 @@ struct Inner {
     kept: Mutex<Kept>,
 }
 
-/// What came of the first look at the host key.
+/// What came of looks at the host key.
 #[derive(Default)]
-enum HostKey {
-    #[default]
-    Unseen,
-    Admitted(Vec<u8>),
-    Refused(Vec<u8>),
+struct HostKey {
+    admitted: Option<Vec<u8>>,
+    refused: Option<Vec<u8>>,
 }
 
 #[derive(Default)]
@@ -101,19 +100,28 @@ impl LoginCache {
     /// Checks a host key that another connection may have seen already: a person is asked about it once, while others
     /// wait. Blocks.
     ///
+    /// `check` is told what to do about a key that is not on file. Where another key was admitted before that is: refuse
+    /// it. It is no new host any more, even if nothing could be written down.
+    ///
     /// # Errors
     /// Those of `check`; `HostKey` for a key that was refused before.
-    pub(super) fn admit(&self, key: &[u8], check: impl FnOnce() -> Result<()>) -> Result<()> {
+    pub(super) fn admit(
+        &self,
+        key: &[u8],
+        policy: HostKeyPolicy,
+        check: impl FnOnce(HostKeyPolicy) -> Result<()>,
+    ) -> Result<()> {
         let mut seen = lock(&self.inner.host_key);
-        match &*seen {
-            HostKey::Admitted(admitted) if admitted == key => return Ok(()),
-            HostKey::Refused(refused) if refused == key => {
+        let checked = match &seen.admitted {
+            Some(admitted) if admitted == key => return Ok(()),
+            _ if seen.refused.as_deref() == Some(key) => {
                 return Err(Error::new(ErrorKind::HostKey, "the host key was refused on another connection"));
             }
-            _ => {}
-        }
-        let checked = check();
-        *seen = if checked.is_ok() { HostKey::Admitted(key.into()) } else { HostKey::Refused(key.into()) };
+            Some(admitted) => check(HostKeyPolicy::Strict)
+                .map_err(|e| e.context(format!("an earlier connection was shown {}", describe(admitted)))),
+            None => check(policy),
+        };
+        *if checked.is_ok() { &mut seen.admitted } else { &mut seen.refused } = Some(key.into());
         checked
     }
 

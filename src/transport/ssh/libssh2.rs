@@ -37,6 +37,16 @@ const HOST_KEYS: [(&str, &str); 7] = [
     ("ssh-rsa", "ssh-rsa"),
 ];
 
+/// Host certificates, asked for where an authority is on file.
+const CERTIFICATES: [&str; 6] = [
+    "ssh-ed25519-cert-v01@openssh.com",
+    "ecdsa-sha2-nistp256-cert-v01@openssh.com",
+    "ecdsa-sha2-nistp384-cert-v01@openssh.com",
+    "ecdsa-sha2-nistp521-cert-v01@openssh.com",
+    "rsa-sha2-512-cert-v01@openssh.com",
+    "rsa-sha2-256-cert-v01@openssh.com",
+];
+
 /// How long a person may think about the server's questions.
 const PATIENCE: Duration = Duration::from_secs(300);
 
@@ -76,16 +86,17 @@ async fn shake_hands(
         let mut session = ssh2::Session::new().map_err(|e| failure(&e))?;
         session.set_timeout(milliseconds(options.timeout));
         let on_file = known.key_types();
-        let mut algorithms = HOST_KEYS;
-        algorithms.sort_by_key(|(_, key_type)| !on_file.contains(key_type));
-        let algorithms: Vec<_> = algorithms.iter().map(|(name, _)| *name).collect();
+        let mut keys = HOST_KEYS;
+        keys.sort_by_key(|(_, key_type)| !on_file.contains(key_type));
+        let certificates = if known.has_authority() { &CERTIFICATES[..] } else { &[] };
+        let algorithms: Vec<_> = certificates.iter().copied().chain(keys.iter().map(|(name, _)| *name)).collect();
         session.method_pref(MethodType::HostKey, &algorithms.join(",")).map_err(|e| failure(&e))?;
         session.set_tcp_stream(stream);
         session.handshake().map_err(|e| failure(&e).context("SSH handshake"))?;
         let (key, _) = session
             .host_key()
             .ok_or_else(|| Error::new(ErrorKind::HostKey, "SSH handshake: the server showed no host key"))?;
-        cache.admit(key, || known.admit(key, policy, &*options.prompt))?;
+        cache.admit(key, policy, |policy| known.admit(key, policy, &*options.prompt))?;
         Ok(session)
     })
     .await

@@ -19,6 +19,10 @@ mod askpass;
 mod auth;
 mod cache;
 mod channels;
+mod filed_key;
+mod host_certificate;
+#[cfg(test)]
+mod keygen_tests;
 mod keys;
 mod known_hosts;
 mod libssh2;

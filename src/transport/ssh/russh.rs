@@ -136,17 +136,15 @@ impl client::Handler for Client {
     type Error = Failure;
 
     async fn check_server_key(&mut self, key: &PublicKeyOrCertificate) -> Result<bool, Failure> {
-        if key.certificate().is_some() {
-            return Err(Failure(Error::new(
-                ErrorKind::HostKey,
-                "the server shows a certificate that nobody asked for",
-            )));
-        }
-        let blob = key.public_key().public_key_bytes();
+        let unreadable = |e| Failure(Error::new(ErrorKind::HostKey, "read the server's certificate").with_source(e));
+        let blob = match key.certificate() {
+            Some(certificate) => certificate.to_bytes().map_err(unreadable)?,
+            None => key.public_key().public_key_bytes(),
+        };
         let (known, policy, prompt) = (Arc::clone(&self.known), self.policy, Arc::clone(&self.prompt));
         let cache = self.cache.clone();
         self.shared.asking.store(true, Ordering::Release);
-        let admitted = spawn_blocking(move || cache.admit(&blob, || known.admit(&blob, policy, &*prompt))).await;
+        let admitted = spawn_blocking(move || cache.admit(&blob, policy, |policy| known.admit(&blob, policy, &*prompt))).await;
         self.shared.asking.store(false, Ordering::Release);
         match admitted {
             Ok(admitted) => admitted.map(|()| true).map_err(Failure),

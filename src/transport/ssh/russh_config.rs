@@ -27,6 +27,10 @@ pub(super) fn config(known: &KnownHosts, timeout: Duration) -> client::Config {
         keepalive_max: 0,
         nodelay: true,
         preferred: Preferred {
+            host_key_certificates: match known.has_authority() {
+                true => Cow::Owned(host_key_algorithms(&[])),
+                false => Cow::Borrowed(&[]),
+            },
             key: Cow::Owned(host_key_algorithms(&known.key_types())),
             cipher: Cow::Borrowed(ciphers()),
             compression: Cow::Borrowed(&[compression::NONE]),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::task::spawn_blocking;
 
 use super::auth::local_user;
-use super::known_hosts::Files;
+use super::known_hosts::{Files, Names};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind, Result};
 pub(super) use crate::transport::ssh_config::Way;
@@ -130,9 +130,10 @@ impl Target {
             true => Identities { files: options.identities.clone(), named, only: true },
             false => Identities { files: config.identities, named, only: config.identities_only },
         };
+        let names = if config.hash_known_hosts { Names::Hashed } else { Names::Readable };
         let known_hosts = match &options.known_hosts {
-            Some(file) => Files::only(file),
-            None => Files::of(config.known_hosts, config.system_known_hosts),
+            Some(file) => Files::only(file, names),
+            None => Files::of(config.known_hosts, config.system_known_hosts, names),
         };
         Ok(Self {
             name,
