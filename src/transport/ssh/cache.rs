@@ -15,6 +15,9 @@ use super::target::Target;
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::{HostKeyPolicy, Secret};
 
+/// How many different banners of a server are shown.
+const MOST_BANNERS: usize = 8;
+
 /// What the person told at the first login and further connections of the same endpoint use again.
 #[derive(Clone, Default)]
 pub struct LoginCache {
@@ -36,7 +39,7 @@ struct Inner {
 #[derive(Default)]
 struct HostKey {
     admitted: Option<Vec<u8>>,
-    refused: Option<Vec<u8>>,
+    refused: Option<(Vec<u8>, String)>,
 }
 
 #[derive(Default)]
@@ -47,7 +50,7 @@ struct Kept {
     answers: HashMap<String, Secret>,
     /// Name of the identity that the server took.
     identity: Option<String>,
-    banner: Option<String>,
+    banners: Vec<String>,
     /// The first login was refused.
     refused: bool,
 }
@@ -112,22 +115,31 @@ impl LoginCache {
         check: impl FnOnce(HostKeyPolicy) -> Result<()>,
     ) -> Result<()> {
         let mut seen = lock(&self.inner.host_key);
-        let checked = match &seen.admitted {
-            Some(admitted) if admitted == key => return Ok(()),
-            _ if seen.refused.as_deref() == Some(key) => {
-                return Err(Error::new(ErrorKind::HostKey, "the host key was refused on another connection"));
+        let checked = match (&seen.admitted, &seen.refused) {
+            (Some(admitted), _) if admitted == key => return Ok(()),
+            (_, Some((refused, why))) if refused == key => {
+                let text = format!("the host key was refused on another connection: {why}");
+                return Err(Error::new(ErrorKind::HostKey, text));
             }
-            Some(admitted) => check(HostKeyPolicy::Strict)
+            (Some(admitted), _) => check(HostKeyPolicy::Strict)
                 .map_err(|e| e.context(format!("an earlier connection was shown {}", describe(admitted)))),
-            None => check(policy),
+            (None, _) => check(policy),
         };
-        *if checked.is_ok() { &mut seen.admitted } else { &mut seen.refused } = Some(key.into());
+        match &checked {
+            Ok(()) => seen.admitted = Some(key.into()),
+            Err(e) => seen.refused = Some((key.into(), e.message().into())),
+        }
         checked
     }
 
-    /// Returns whether nobody was shown this banner yet, and notes that somebody is now.
+    /// Returns whether nobody was shown this banner yet and there were not too many, and notes that somebody is now.
     pub(super) fn is_new_banner(&self, text: &str) -> bool {
-        self.kept().banner.replace(text.to_owned()).is_none_or(|before| before != text)
+        let banners = &mut self.kept().banners;
+        let is_new = banners.len() < MOST_BANNERS && !banners.iter().any(|shown| shown == text);
+        if is_new {
+            banners.push(text.to_owned());
+        }
+        is_new
     }
 
     pub(super) fn key(&self, path: &Path) -> Option<Arc<PrivateKey>> {

@@ -88,10 +88,8 @@ fn the_same_lines_are_found_as_by_ssh_keygen() {
          @cert-authority *.example {one}\n@revoked * {two}\n10.0.0.? {one}\n::1 {two}\n\
            indented.example {one}\nplain.example\t{two}\n"
     );
-    let file = folder.write(
-        "known_hosts",
-        &format!("{valid}@whatever * {two}\nbroken.example ssh-rsa AAAA\nno-key\nother {one}"),
-    );
+    let file = folder
+        .write("known_hosts", &format!("{valid}@whatever * {two}\nbroken.example ssh-rsa AAAA\nno-key\nother {one}"));
     let hashed = folder.write("hashed", &valid);
     // Hashing leaves out what is a pattern.
     Command::new("ssh-keygen").args(["-q", "-H", "-f"]).arg(&hashed).stderr(Stdio::null()).status().unwrap();
@@ -151,7 +149,8 @@ fn several_files_count_and_new_keys_go_into_the_first() {
         Some(vec![folder.write("system", &format!("c {three}\n@revoked * {two}\n")), folder.path("missing")]),
         Names::Readable,
     );
-    let admit = |host: &str, key: &str, policy| KnownHosts::read(host, 22, &files)?.admit(&blob(key), policy, &NoPrompt);
+    let admit =
+        |host: &str, key: &str, policy| KnownHosts::read(host, 22, &files)?.admit(&blob(key), policy, &NoPrompt);
     admit("a", &one, HostKeyPolicy::Strict).unwrap();
     admit("c", &three, HostKeyPolicy::Strict).unwrap();
     let revoked = admit("b", &two, HostKeyPolicy::AcceptNew).unwrap_err();

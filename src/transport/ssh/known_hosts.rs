@@ -215,7 +215,10 @@ impl KnownHosts {
     /// `HostKey` when another process filed another key meanwhile; those of the disk.
     fn file(&self, blob: &[u8]) -> Result<()> {
         let Some(path) = &self.files.own else {
-            return Err(Error::new(ErrorKind::NotFound, "no file of known hosts is named, or there is no home directory"));
+            return Err(Error::new(
+                ErrorKind::NotFound,
+                "no file of known hosts is named, or there is no home directory",
+            ));
         };
         let failed = |e: io::Error| Error::io("write the host key", e).at(path.display());
         let file = open_locked(path).map_err(failed)?;
@@ -238,7 +241,13 @@ impl KnownHosts {
     fn read_again(&self, path: &Path) -> Result<Self> {
         let text = std::fs::read(path).map_err(|e| Error::io("read the known host keys", e).at(path.display()))?;
         let (host, name) = (self.host.clone(), self.name.clone());
-        Ok(Self { keys: keys_for(&name, &text, path), keys_without_port: Vec::new(), host, name, files: self.files.clone() })
+        Ok(Self {
+            keys: keys_for(&name, &text, path),
+            keys_without_port: Vec::new(),
+            host,
+            name,
+            files: self.files.clone(),
+        })
     }
 
     fn keyscan(&self) -> String {
@@ -396,7 +405,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("ssh/known_hosts");
         let key = blob("ssh-ed25519", 1);
-        let admit = |policy| KnownHosts::read("h", 2222, &Files::only(&file, Names::Readable)).unwrap().admit(&key, policy, &NoPrompt);
+        let admit = |policy| {
+            KnownHosts::read("h", 2222, &Files::only(&file, Names::Readable)).unwrap().admit(&key, policy, &NoPrompt)
+        };
 
         for policy in [HostKeyPolicy::Strict, HostKeyPolicy::Ask] {
             let error = admit(policy).unwrap_err();
