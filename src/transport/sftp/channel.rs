@@ -179,7 +179,8 @@ async fn watch(channel: &Channel, timeout: Duration) -> Error {
         };
         let left = patience.saturating_sub(progress.elapsed());
         if left.is_zero() && !idle {
-            let message = format!("no sign of life from the server for {} s", patience.as_secs());
+            let awaited = channel.state().mux.awaited();
+            let message = format!("{awaited}: no sign of life from the server for {} s", patience.as_secs_f32());
             return Error::new(ErrorKind::Timeout, message);
         }
         let wait = if idle { timeout } else { left };

@@ -231,7 +231,11 @@ impl Inner {
             Ok(client) => state.admit(client),
             Err(error) => {
                 let lanes = state.live.len().max(1);
-                tracing::debug!("going on with {lanes} connections: {}", error.chain());
+                // The server's limits are its own affair; that somebody else answered there is not.
+                match error.kind() {
+                    ErrorKind::HostKey => tracing::warn!("going on with {lanes} connections: {}", error.chain()),
+                    _ => tracing::debug!("going on with {lanes} connections: {}", error.chain()),
+                }
                 state.refused = Some(Refusal { lanes, at: Instant::now() });
             }
         }

@@ -50,6 +50,7 @@ pub(super) struct Mux {
 
 #[derive(Debug)]
 struct Waiting {
+    name: &'static str,
     reply: oneshot::Sender<Answer>,
     expected: Expected,
     whole_file: bool,
@@ -121,7 +122,8 @@ impl Mux {
         let id = self.free_id();
         self.whole_file += usize::from(whole_file);
         let mark = self.flow.mark(now);
-        self.waiting.insert(id, Waiting { reply, expected, whole_file, written, mark, slot });
+        let name = request.name();
+        self.waiting.insert(id, Waiting { name, reply, expected, whole_file, written, mark, slot });
         self.push(request.encode(id));
         receiver
     }
@@ -146,6 +148,16 @@ impl Mux {
     /// Returns whether a request is under way that may take its time without a sign of life.
     pub(super) fn may_be_silent(&self) -> bool {
         self.whole_file > 0
+    }
+
+    /// Returns what is waited for, the oldest first.
+    pub(super) fn awaited(&self) -> String {
+        let oldest = self.waiting.iter().min_by_key(|(id, _)| **id);
+        match (&self.hello, oldest) {
+            (Some(_), _) => "waiting for the answer to INIT".into(),
+            (None, Some((_, waiting))) => format!("waiting for the answer to {}", waiting.name),
+            (None, None) => "sending".into(),
+        }
     }
 
     /// Returns whether the server's VERSION has come.

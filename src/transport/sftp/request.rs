@@ -84,6 +84,34 @@ pub enum Request {
     Unknown(u8),
 }
 
+impl Request {
+    /// Returns the name that the protocol's drafts have for it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Open(..) => "OPEN",
+            Self::Close(_) => "CLOSE",
+            Self::Read(..) => "READ",
+            Self::Write(..) => "WRITE",
+            Self::Lstat(_) => "LSTAT",
+            Self::Fstat(_) => "FSTAT",
+            Self::Setstat(..) => "SETSTAT",
+            Self::Fsetstat(..) => "FSETSTAT",
+            Self::Opendir(_) => "OPENDIR",
+            Self::Readdir(_) => "READDIR",
+            Self::Remove(_) => "REMOVE",
+            Self::Mkdir(..) => "MKDIR",
+            Self::Rmdir(_) => "RMDIR",
+            Self::Realpath(_) => "REALPATH",
+            Self::Stat(_) => "STAT",
+            Self::Rename(..) => "RENAME",
+            Self::Readlink(_) => "READLINK",
+            Self::Symlink(..) => "SYMLINK",
+            Self::Extended(_) => "EXTENDED",
+            Self::Unknown(_) => "a request",
+        }
+    }
+}
+
 /// An extended request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Extended {

@@ -4,9 +4,12 @@ use super::response::{Status, StatusCode};
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::escape;
 
+/// How many bytes of what the server says are shown.
+const SHOWN: usize = 1024;
+
 /// Makes an error of a STATUS; `what` says what was being done.
 pub(super) fn error(status: &Status, what: &str) -> Error {
-    let said = escape(&status.message);
+    let said = escape(&status.message[..status.message.len().min(SHOWN)]);
     let error = Error::new(kind(status), what);
     match said.trim() {
         "" => error.with_source(format!("the server answered with status {}", status.code.0)),

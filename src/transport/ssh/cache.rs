@@ -10,9 +10,13 @@ use russh::keys::PrivateKey;
 use tokio::sync::{OnceCell, OwnedMutexGuard};
 
 use super::auth::lock;
+use super::filed_key::describe;
 use super::target::Target;
 use crate::error::{Error, ErrorKind, Result};
-use crate::transport::Secret;
+use crate::transport::{HostKeyPolicy, Secret};
+
+/// How many different banners of a server are shown.
+const MOST_BANNERS: usize = 8;
 
 /// What the person told at the first login and further connections of the same endpoint use again.
 #[derive(Clone, Default)]
@@ -31,13 +35,11 @@ struct Inner {
     kept: Mutex<Kept>,
 }
 
-/// What came of the first look at the host key.
+/// What came of looks at the host key.
 #[derive(Default)]
-enum HostKey {
-    #[default]
-    Unseen,
-    Admitted(Vec<u8>),
-    Refused(Vec<u8>),
+struct HostKey {
+    admitted: Option<Vec<u8>>,
+    refused: Option<(Vec<u8>, String)>,
 }
 
 #[derive(Default)]
@@ -48,7 +50,7 @@ struct Kept {
     answers: HashMap<String, Secret>,
     /// Name of the identity that the server took.
     identity: Option<String>,
-    banner: Option<String>,
+    banners: Vec<String>,
     /// The first login was refused.
     refused: bool,
 }
@@ -101,25 +103,43 @@ impl LoginCache {
     /// Checks a host key that another connection may have seen already: a person is asked about it once, while others
     /// wait. Blocks.
     ///
+    /// `check` is told what to do about a key that is not on file. Where another key was admitted before that is: refuse
+    /// it. It is no new host any more, even if nothing could be written down.
+    ///
     /// # Errors
     /// Those of `check`; `HostKey` for a key that was refused before.
-    pub(super) fn admit(&self, key: &[u8], check: impl FnOnce() -> Result<()>) -> Result<()> {
+    pub(super) fn admit(
+        &self,
+        key: &[u8],
+        policy: HostKeyPolicy,
+        check: impl FnOnce(HostKeyPolicy) -> Result<()>,
+    ) -> Result<()> {
         let mut seen = lock(&self.inner.host_key);
-        match &*seen {
-            HostKey::Admitted(admitted) if admitted == key => return Ok(()),
-            HostKey::Refused(refused) if refused == key => {
-                return Err(Error::new(ErrorKind::HostKey, "the host key was refused on another connection"));
+        let checked = match (&seen.admitted, &seen.refused) {
+            (Some(admitted), _) if admitted == key => return Ok(()),
+            (_, Some((refused, why))) if refused == key => {
+                let text = format!("the host key was refused on another connection: {why}");
+                return Err(Error::new(ErrorKind::HostKey, text));
             }
-            _ => {}
+            (Some(admitted), _) => check(HostKeyPolicy::Strict)
+                .map_err(|e| e.context(format!("an earlier connection was shown {}", describe(admitted)))),
+            (None, _) => check(policy),
+        };
+        match &checked {
+            Ok(()) => seen.admitted = Some(key.into()),
+            Err(e) => seen.refused = Some((key.into(), e.message().into())),
         }
-        let checked = check();
-        *seen = if checked.is_ok() { HostKey::Admitted(key.into()) } else { HostKey::Refused(key.into()) };
         checked
     }
 
-    /// Returns whether nobody was shown this banner yet, and notes that somebody is now.
+    /// Returns whether nobody was shown this banner yet and there were not too many, and notes that somebody is now.
     pub(super) fn is_new_banner(&self, text: &str) -> bool {
-        self.kept().banner.replace(text.to_owned()).is_none_or(|before| before != text)
+        let banners = &mut self.kept().banners;
+        let is_new = banners.len() < MOST_BANNERS && !banners.iter().any(|shown| shown == text);
+        if is_new {
+            banners.push(text.to_owned());
+        }
+        is_new
     }
 
     pub(super) fn key(&self, path: &Path) -> Option<Arc<PrivateKey>> {

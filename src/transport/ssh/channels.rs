@@ -168,6 +168,12 @@ impl Channels {
         }
         for channel in &mut self.open {
             let id = channel.id;
+            if let Purpose::Command { reply, .. } = &channel.purpose
+                && reply.as_ref().is_some_and(oneshot::Sender::is_closed)
+            {
+                // Nobody waits for the command any more.
+                channel.state = State::Closing;
+            }
             match (channel.state, &channel.purpose) {
                 (State::Closing, _) => steps.push(Step::Close(id)),
                 (State::Ending, _) => steps.push(Step::AwaitEnd(id)),

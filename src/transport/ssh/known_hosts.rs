@@ -1,54 +1,59 @@
 //! Host keys on file, as OpenSSH reads and writes them (sshd(8), the section on known hosts files).
 
-use std::fs::{DirBuilder, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use base64::Engine;
-use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
-use hmac::{Hmac, KeyInit, Mac};
-use sha1::Sha1;
-use sha2::{Digest, Sha256};
-
+use super::filed_key::{FiledKey, Marker, describe, fingerprint, hash_name, key_type, keys_for, new_line, type_name};
+use super::host_certificate::{HostCertificate, Shown};
 use crate::error::{Error, ErrorKind, Result};
-use crate::transport::ssh_config::matches_pattern;
 use crate::transport::{HostKeyPolicy, Prompt, escape};
 
 /// What is on file about one host, read once for each connection.
 #[derive(Debug)]
 pub(super) struct KnownHosts {
+    /// In lower case; certificates name it.
+    host: String,
     /// The name that keys are filed under: `host`, or `[host]:port` where the port is not 22.
     name: String,
     keys: Vec<FiledKey>,
     /// Keys of the same host without a port: a match there counts (OpenSSH does the same), anything else doesn't.
     keys_without_port: Vec<FiledKey>,
-    /// Where accepted keys are written; `None` without a home directory.
-    file: Option<PathBuf>,
+    files: Files,
 }
 
 /// Files of known hosts.
 #[derive(Debug, Clone)]
 pub(super) struct Files {
-    /// New keys go into this one; `None` without a home directory.
+    /// New keys go into this one; `None` where there is none, or no home directory.
     own: Option<PathBuf>,
     others: Vec<PathBuf>,
+    names: Names,
+}
+
+/// How new keys are filed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Names {
+    Readable,
+    /// As `HashKnownHosts` wants it: who reads the file learns no names.
+    Hashed,
 }
 
 impl Files {
     /// This file and no other.
-    pub(super) fn only(file: &Path) -> Self {
-        Self { own: Some(file.to_path_buf()), others: Vec::new() }
+    pub(super) fn only(file: &Path, names: Names) -> Self {
+        Self { own: Some(file.to_path_buf()), others: Vec::new(), names }
     }
 
     /// The user's files and the system's; `None` stands for the usual ones.
-    pub(super) fn of(user: Option<Vec<PathBuf>>, system: Option<Vec<PathBuf>>) -> Self {
+    pub(super) fn of(user: Option<Vec<PathBuf>>, system: Option<Vec<PathBuf>>, names: Names) -> Self {
         let ssh = std::env::home_dir().map(|home| home.join(".ssh"));
         let usual = || ssh.iter().flat_map(|ssh| ["known_hosts", "known_hosts2"].map(|name| ssh.join(name))).collect();
         let mut user = user.unwrap_or_else(usual).into_iter();
         let own = user.next();
         let usual = || ["/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2"].map(PathBuf::from).into();
-        Self { own, others: user.chain(system.unwrap_or_else(usual)).collect() }
+        Self { own, others: user.chain(system.unwrap_or_else(usual)).collect(), names }
     }
 }
 
@@ -63,44 +68,26 @@ enum Verdict<'a> {
     Changed(&'a FiledKey),
     /// Only keys of other types are on file: refused, else an attacker would only need to show another type.
     OtherType(&'a FiledKey),
-    /// It is marked as revoked.
-    Revoked(&'a FiledKey),
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct FiledKey {
-    marker: Marker,
-    blob: Vec<u8>,
-    file: PathBuf,
-    line: usize,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Marker {
-    Plain,
-    CertAuthority,
-    Revoked,
 }
 
 impl KnownHosts {
     /// Reads what the files say about a host. Missing files are empty.
     pub(super) fn read(host: &str, port: u16, files: &Files) -> Result<Self> {
-        let Files { own: file, others } = files.clone();
         let host = host.to_lowercase();
         let name = if port == 22 { host.clone() } else { format!("[{host}]:{port}") };
-        let mut known = Self { name, keys: Vec::new(), keys_without_port: Vec::new(), file };
-        for path in known.file.iter().cloned().chain(others) {
-            let text = match std::fs::read(&path) {
+        let (mut keys, mut keys_without_port) = (Vec::new(), Vec::new());
+        for path in files.own.iter().chain(&files.others) {
+            let text = match std::fs::read(path) {
                 Ok(text) => text,
                 Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
                 Err(e) => return Err(Error::io("read the known host keys", e).at(path.display())),
             };
-            known.keys.extend(keys_for(&known.name, &text, &path));
+            keys.extend(keys_for(&name, &text, path));
             if port != 22 {
-                known.keys_without_port.extend(keys_for(&host, &text, &path));
+                keys_without_port.extend(keys_for(&host, &text, path));
             }
         }
-        Ok(known)
+        Ok(Self { host, name, keys, keys_without_port, files: files.clone() })
     }
 
     /// Returns the types of the keys on file (`ssh-ed25519`…), to be asked for first in the key exchange: a server with
@@ -111,35 +98,68 @@ impl KnownHosts {
         keys.iter().filter(|key| key.marker == Marker::Plain).filter_map(|key| key_type(&key.blob)).collect()
     }
 
+    /// Returns whether an authority is on file for the host, so that its certificate is worth asking for.
+    pub(super) fn has_authority(&self) -> bool {
+        self.all().any(|key| key.marker == Marker::CertAuthority)
+    }
+
     /// Decides whether the server may be trusted; asks and writes down where the policy says so. May block.
     ///
     /// # Errors
-    /// `HostKey` for a key that is unknown (and not accepted), changed, of another type, or revoked.
+    /// `HostKey` for a key that is unknown (and not accepted), changed, of another type, or revoked, and for a
+    /// certificate that is no good.
     pub(super) fn admit(&self, blob: &[u8], policy: HostKeyPolicy, prompt: &dyn Prompt) -> Result<()> {
-        let shown = describe(blob);
-        let refuse = |text: String| Error::new(ErrorKind::HostKey, text).at(&self.name);
-        match self.verdict(blob) {
-            Verdict::Match => Ok(()),
-            Verdict::Revoked(filed) => {
-                Err(refuse(format!("the host key is marked as revoked in {}: {shown}", filed.place())))
+        let shown = Shown::read(blob).map_err(|e| e.at(escape(self.name.as_bytes())))?;
+        self.check_revoked(&shown)?;
+        let authority = shown.certificate.as_ref().and_then(|it| Some((it, self.authority_of(it)?)));
+        let flaw = authority.map(|(certificate, _)| certificate.flaw(&self.host));
+        match (self.verdict(&shown.key), authority, flaw) {
+            (_, _, Some(None)) | (Verdict::Match, ..) => Ok(()),
+            // Like a changed key, where ssh would ask: it is not as if nothing were known.
+            (_, Some((certificate, filed)), Some(Some(flaw))) => Err(self.refuse(format!(
+                "the host certificate is not valid: {flaw}; it is signed by {} ({})",
+                describe(&certificate.authority),
+                filed.place()
+            ))),
+            (Verdict::Changed(filed), ..) => Err(self.refuse_other("the host key has changed", &shown, filed)),
+            (Verdict::OtherType(filed), ..) => {
+                Err(self.refuse_other("the server shows a host key of another type", &shown, filed))
             }
-            Verdict::Changed(filed) => Err(refuse(format!(
-                "the host key has changed: the server shows {shown}, on file is {} ({})",
-                describe(&filed.blob),
-                filed.place()
-            ))
-            .with_hint(self.removal_hint(filed))),
-            Verdict::OtherType(filed) => Err(refuse(format!(
-                "the server shows a host key of another type: {shown}, on file is {} ({})",
-                describe(&filed.blob),
-                filed.place()
-            ))
-            .with_hint(self.removal_hint(filed))),
-            Verdict::Unknown => self.admit_unknown(blob, &shown, policy, prompt),
+            (Verdict::Unknown, ..) => self.admit_unknown(&shown.key, policy, prompt),
         }
     }
 
-    fn admit_unknown(&self, blob: &[u8], shown: &str, policy: HostKeyPolicy, prompt: &dyn Prompt) -> Result<()> {
+    fn check_revoked(&self, shown: &Shown) -> Result<()> {
+        let authority = shown.certificate.as_ref().map(|certificate| &certificate.authority);
+        for (what, blob) in [("host key", Some(&shown.key)), ("authority of the host certificate", authority)] {
+            let is_revoked = |key: &&FiledKey| key.marker == Marker::Revoked && Some(&key.blob) == blob;
+            if let Some(filed) = self.all().find(is_revoked) {
+                let text = format!("the {what} is marked as revoked in {}: {}", filed.place(), describe(&filed.blob));
+                return Err(self.refuse(text));
+            }
+        }
+        Ok(())
+    }
+
+    fn authority_of(&self, certificate: &HostCertificate) -> Option<&FiledKey> {
+        self.all().find(|key| key.marker == Marker::CertAuthority && key.blob == certificate.authority)
+    }
+
+    fn refuse(&self, text: String) -> Error {
+        Error::new(ErrorKind::HostKey, text).at(escape(self.name.as_bytes()))
+    }
+
+    fn refuse_other(&self, what: &str, shown: &Shown, filed: &FiledKey) -> Error {
+        let (shown, on_file) = (describe(&shown.key), describe(&filed.blob));
+        self.refuse(format!("{what}: the server shows {shown}, on file is {on_file} ({})", filed.place())).with_hint(
+            format!(
+                "somebody may be listening in; if you know that the key was changed, remove the old one: {}",
+                filed.removal(&self.name)
+            ),
+        )
+    }
+
+    fn admit_unknown(&self, blob: &[u8], policy: HostKeyPolicy, prompt: &dyn Prompt) -> Result<()> {
         let accepted = match policy {
             HostKeyPolicy::AcceptNew => Some(true),
             HostKeyPolicy::Strict => None,
@@ -152,32 +172,24 @@ impl KnownHosts {
             )),
         };
         match accepted {
-            Some(true) => {
-                if let Err(e) = self.append(blob) {
+            Some(true) => match self.file(blob) {
+                Err(e) if e.kind() == ErrorKind::HostKey => Err(e),
+                Err(e) => {
                     // The user said yes to this connection; only the next one will ask again.
                     prompt.notice(&format!("could not write the host key down: {}", e.chain()));
+                    Ok(())
                 }
-                Ok(())
-            }
-            Some(false) => Err(Error::new(ErrorKind::HostKey, "the host key was not accepted").at(&self.name)),
-            None => Err(Error::new(ErrorKind::HostKey, format!("the host key is not known: {shown}"))
-                .at(&self.name)
-                .with_hint(format!(
-                    "compare the fingerprint, then connect once with --host-key accept-new, or file the key: {}",
-                    self.keyscan()
-                ))),
+                Ok(()) => Ok(()),
+            },
+            Some(false) => Err(self.refuse("the host key was not accepted".into())),
+            None => Err(self.refuse(format!("the host key is not known: {}", describe(blob))).with_hint(format!(
+                "compare the fingerprint, then connect once with --host-key accept-new, or file the key: {}",
+                self.keyscan()
+            ))),
         }
     }
 
     fn verdict(&self, blob: &[u8]) -> Verdict<'_> {
-        if let Some(revoked) = self
-            .keys
-            .iter()
-            .chain(&self.keys_without_port)
-            .find(|key| key.marker == Marker::Revoked && key.blob == blob)
-        {
-            return Verdict::Revoked(revoked);
-        }
         let is_match = |key: &FiledKey| key.marker == Marker::Plain && key.blob == blob;
         if self.keys.iter().any(is_match) {
             return Verdict::Match;
@@ -193,131 +205,92 @@ impl KnownHosts {
         }
     }
 
-    fn append(&self, blob: &[u8]) -> Result<()> {
-        let Some(file) = &self.file else {
-            return Err(Error::new(ErrorKind::NotFound, "there is no home directory for known_hosts"));
-        };
-        let Some(key_type) = key_type(blob) else {
-            return Err(Error::new(ErrorKind::Protocol, "a host key without a type"));
-        };
-        let line = format!("{} {key_type} {}\n", self.name, STANDARD.encode(blob));
-        append_line(file, &line).map_err(|e| Error::io("write the host key", e).at(file.display()))
+    fn all(&self) -> impl Iterator<Item = &FiledKey> {
+        self.keys.iter().chain(&self.keys_without_port)
     }
 
-    fn removal_hint(&self, filed: &FiledKey) -> String {
-        format!(
-            "somebody may be listening in; if you know that the key was changed, remove the old one: \
-             ssh-keygen -R '{}' -f {}",
-            self.name,
-            filed.file.display()
-        )
+    /// Writes a key down that was accepted as new.
+    ///
+    /// # Errors
+    /// `HostKey` when another process filed another key meanwhile; those of the disk.
+    fn file(&self, blob: &[u8]) -> Result<()> {
+        let Some(path) = &self.files.own else {
+            return Err(Error::new(
+                ErrorKind::NotFound,
+                "no file of known hosts is named, or there is no home directory",
+            ));
+        };
+        let failed = |e: io::Error| Error::io("write the host key", e).at(path.display());
+        let file = open_locked(path).map_err(failed)?;
+        match Self::read_again(self, path)?.verdict(blob) {
+            Verdict::Match => return Ok(()),
+            Verdict::Unknown => {}
+            Verdict::Changed(filed) | Verdict::OtherType(filed) => {
+                let shown = Shown { key: blob.to_vec(), certificate: None };
+                return Err(self.refuse_other("another host key was accepted just now", &shown, filed));
+            }
+        }
+        let hosts = match self.files.names {
+            Names::Readable => self.name.clone(),
+            Names::Hashed => hash_name(&self.name)?,
+        };
+        append_line(file, &new_line(&hosts, blob)?).map_err(failed)
+    }
+
+    /// Reads what another process may have filed since.
+    fn read_again(&self, path: &Path) -> Result<Self> {
+        let text = std::fs::read(path).map_err(|e| Error::io("read the known host keys", e).at(path.display()))?;
+        let (host, name) = (self.host.clone(), self.name.clone());
+        Ok(Self {
+            keys: keys_for(&name, &text, path),
+            keys_without_port: Vec::new(),
+            host,
+            name,
+            files: self.files.clone(),
+        })
     }
 
     fn keyscan(&self) -> String {
-        let file = self.file.as_ref().map_or_else(|| "known_hosts".into(), |file| file.display().to_string());
-        match self.name.strip_prefix('[').and_then(|name| name.split_once("]:")) {
+        let file = self.files.own.as_ref().map_or_else(|| "known_hosts".into(), |file| file.display().to_string());
+        let name = escape(self.name.as_bytes());
+        match name.strip_prefix('[').and_then(|name| name.split_once("]:")) {
             Some((host, port)) => format!("ssh-keyscan -p {port} {host} >> {file}"),
-            None => format!("ssh-keyscan {} >> {file}", self.name),
+            None => format!("ssh-keyscan {name} >> {file}"),
         }
     }
 }
 
-impl FiledKey {
-    fn place(&self) -> String {
-        format!("{}:{}", self.file.display(), self.line)
-    }
-}
-
-/// Returns `SHA256:…` as OpenSSH prints it.
-pub(super) fn fingerprint(blob: &[u8]) -> String {
-    format!("SHA256:{}", STANDARD_NO_PAD.encode(Sha256::digest(blob)))
-}
-
-fn describe(blob: &[u8]) -> String {
-    format!("{} {}", type_name(blob), fingerprint(blob))
-}
-
-/// Returns the type as OpenSSH prints it in front of fingerprints.
-fn type_name(blob: &[u8]) -> String {
-    match key_type(blob) {
-        Some("ssh-ed25519") => "ED25519".into(),
-        Some("ssh-rsa") => "RSA".into(),
-        Some("ssh-dss") => "DSA".into(),
-        Some(other) if other.starts_with("ecdsa-sha2-") => "ECDSA".into(),
-        Some(other) => escape(other.as_bytes()),
-        None => "unknown".into(),
-    }
-}
-
-/// Returns the first string of a key blob (RFC 4253, section 6.6): its type.
-fn key_type(blob: &[u8]) -> Option<&str> {
-    let (length, rest) = blob.split_first_chunk::<4>()?;
-    let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
-    std::str::from_utf8(rest.get(..length)?).ok()
-}
-
-fn keys_for(name: &str, text: &[u8], file: &Path) -> Vec<FiledKey> {
-    text.split(|&b| b == b'\n')
-        .enumerate()
-        .filter_map(|(index, line)| {
-            let (marker, hosts, blob) = parse_line(line)?;
-            matches_host(name, hosts).then(|| FiledKey { marker, blob, file: file.to_path_buf(), line: index + 1 })
-        })
-        .collect()
-}
-
-/// Reads one line; `None` for comments, blank lines and whatever else OpenSSH skips.
-fn parse_line(line: &[u8]) -> Option<(Marker, &str, Vec<u8>)> {
-    // Only the comment behind the key may hold bytes that aren't text.
-    let fields: Vec<&[u8]> = line.split(u8::is_ascii_whitespace).filter(|field| !field.is_empty()).collect();
-    let (marker, fields) = match fields.split_first()? {
-        (&b"@cert-authority", rest) => (Marker::CertAuthority, rest),
-        (&b"@revoked", rest) => (Marker::Revoked, rest),
-        (first, _) if first.starts_with(b"@") || first.starts_with(b"#") => return None,
-        _ => (Marker::Plain, fields.as_slice()),
-    };
-    let &[hosts, named_type, encoded, ..] = fields else { return None };
-    let blob = STANDARD.decode(encoded).ok()?;
-    (key_type(&blob)?.as_bytes() == named_type).then_some((marker, std::str::from_utf8(hosts).ok()?, blob))
-}
-
-/// Returns whether a line's first field names the host: a hashed name, or patterns with `*`, `?` and `!`.
-fn matches_host(name: &str, hosts: &str) -> bool {
-    if let Some(hashed) = hosts.strip_prefix("|1|") {
-        return matches_hash(name, hashed).unwrap_or(false);
-    }
-    let mut matched = false;
-    for pattern in hosts.split(',') {
-        match pattern.strip_prefix('!') {
-            Some(negated) if matches_pattern(name.as_bytes(), negated.to_lowercase().as_bytes()) => return false,
-            Some(_) => {}
-            None => matched |= matches_pattern(name.as_bytes(), pattern.to_lowercase().as_bytes()),
-        }
-    }
-    matched
-}
-
-fn matches_hash(name: &str, hashed: &str) -> Option<bool> {
-    let (salt, digest) = hashed.split_once('|')?;
-    let (salt, digest) = (STANDARD.decode(salt).ok()?, STANDARD.decode(digest).ok()?);
-    let mut mac = Hmac::<Sha1>::new_from_slice(&salt).ok()?;
-    mac.update(name.as_bytes());
-    Some(mac.verify_slice(&digest).is_ok())
-}
-
-fn append_line(path: &Path, line: &str) -> io::Result<()> {
+/// Opens the file, makes it where there is none, and keeps other haul processes from writing until it is dropped.
+fn open_locked(path: &Path) -> io::Result<File> {
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     }
-    let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
+    let file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
+    match file.lock() {
+        // Some file systems of the network have no locks; then two at once may file the same key twice.
+        Err(e) if e.kind() != io::ErrorKind::Unsupported => Err(e),
+        _ => Ok(file),
+    }
+}
+
+fn append_line(mut file: File, line: &str) -> io::Result<()> {
+    let end = file.seek(SeekFrom::End(0))?;
     let mut last = [b'\n'];
-    if file.seek(SeekFrom::End(0))? > 0 {
+    if end > 0 {
         file.seek(SeekFrom::End(-1))?;
         file.read_exact(&mut last)?;
     }
     // One write: another program's line can't get between.
     let line = if last == *b"\n" { line.to_owned() } else { format!("\n{line}") };
-    file.write_all(line.as_bytes())
+    let written = file.write(line.as_bytes())?;
+    if written == line.len() {
+        return Ok(());
+    }
+    // The disk is full: half a line would spoil the next one.
+    if file.metadata()?.len() == end + written as u64 {
+        file.set_len(end)?;
+    }
+    Err(io::ErrorKind::StorageFull.into())
 }
 
 #[cfg(test)]
@@ -325,7 +298,8 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
     use std::sync::Mutex;
 
-    use proptest::prelude::*;
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
 
     use super::*;
     use crate::transport::{NoPrompt, Secret};
@@ -345,7 +319,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("known_hosts");
         std::fs::write(&file, text).unwrap();
-        KnownHosts::read(host, port, &Files::only(&file)).unwrap()
+        KnownHosts::read(host, port, &Files::only(&file, Names::Readable)).unwrap()
     }
 
     fn is_match(host: &str, port: u16, text: &str, blob: &[u8]) -> bool {
@@ -382,13 +356,15 @@ mod tests {
         let (old, new, rsa) = (blob("ssh-ed25519", 1), blob("ssh-ed25519", 2), blob("ssh-rsa", 3));
         let text = format!("# comment\n\n{}\n{} me@home\n", line("h", &old), line("h", &rsa));
         let hosts = known("h", 22, &text);
-        assert!(matches!(hosts.verdict(&new), Verdict::Changed(filed) if filed.line == 3));
+        assert!(matches!(hosts.verdict(&new), Verdict::Changed(filed) if filed.place().ends_with(":3")));
         assert_eq!(hosts.verdict(&rsa), Verdict::Match);
         assert!(matches!(hosts.verdict(&blob("ecdsa-sha2-nistp256", 1)), Verdict::OtherType(_)));
         assert_eq!(hosts.key_types(), ["ssh-ed25519", "ssh-rsa"]);
 
         let revoked = known("h", 22, &format!("{}\n@revoked {}", line("h", &old), line("*", &old)));
-        assert!(matches!(revoked.verdict(&old), Verdict::Revoked(filed) if filed.line == 2));
+        let error = revoked.admit(&old, HostKeyPolicy::AcceptNew, &NoPrompt).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::HostKey);
+        assert!(error.message().contains("known_hosts:2"), "{error}");
     }
 
     #[test]
@@ -429,7 +405,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("ssh/known_hosts");
         let key = blob("ssh-ed25519", 1);
-        let admit = |policy| KnownHosts::read("h", 2222, &Files::only(&file)).unwrap().admit(&key, policy, &NoPrompt);
+        let admit = |policy| {
+            KnownHosts::read("h", 2222, &Files::only(&file, Names::Readable)).unwrap().admit(&key, policy, &NoPrompt)
+        };
 
         for policy in [HostKeyPolicy::Strict, HostKeyPolicy::Ask] {
             let error = admit(policy).unwrap_err();
@@ -452,7 +430,7 @@ mod tests {
         let file = folder.path().join("known_hosts");
         std::fs::write(&file, "# no line break").unwrap();
         let key = blob("ssh-ed25519", 1);
-        let hosts = KnownHosts::read("h", 22, &Files::only(&file)).unwrap();
+        let hosts = KnownHosts::read("h", 22, &Files::only(&file, Names::Readable)).unwrap();
         hosts.admit(&key, HostKeyPolicy::AcceptNew, &NoPrompt).unwrap();
         assert_eq!(std::fs::read_to_string(&file).unwrap(), format!("# no line break\n{}\n", line("h", &key)));
     }
@@ -495,29 +473,6 @@ mod tests {
             let text = error.to_string();
             assert!(text.contains(&fingerprint(&old)) && text.contains(&fingerprint(&new)), "{text}");
             assert!(text.contains("known_hosts:1"), "{text}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn any_bytes_are_read(text: Vec<u8>, name in "[a-z*?!.]{0,8}") {
-            let _ = keys_for(&name, &text, Path::new("f"));
-        }
-
-        #[test]
-        fn any_line_is_read(hosts in "[|!*?,a-z0-9\\[\\]:=]{0,30}", rest in ".{0,40}", blob: Vec<u8>) {
-            let _ = keys_for("host", format!("{hosts} {rest}").as_bytes(), Path::new("f"));
-            let _ = keys_for("host", format!("{hosts} ssh-rsa {}", STANDARD.encode(blob)).as_bytes(), Path::new("f"));
-        }
-
-        #[test]
-        fn a_name_matches_itself_and_stars(name in "[a-z0-9.-]{1,20}", at in 0usize..20) {
-            let at = at.min(name.len());
-            prop_assert!(matches_pattern(name.as_bytes(), name.as_bytes()));
-            let pattern = format!("{}*{}", &name[..at], &name[at..]);
-            prop_assert!(matches_pattern(name.as_bytes(), pattern.as_bytes()));
-            let longer = format!("{name}?");
-            prop_assert!(!matches_pattern(name.as_bytes(), longer.as_bytes()));
         }
     }
 }

@@ -21,10 +21,13 @@ use super::identity::{Identity, Origin, Public};
 use super::known_hosts::KnownHosts;
 use super::pump::{self, Command, Line};
 use super::questions::Answers;
+use super::relay::{Relay, relay};
 use super::road::{self, Keeper};
+use super::stage::Stage;
 use super::target::Target;
-use super::tcp::Socket;
-use super::{AGENT_PATIENCE, GOODBYE, Inbound, Outbound, Session, show_banner, within};
+use super::tcp::{Socket, Watched};
+use super::terrapin::{CHACHA20, is_at_risk, refusal};
+use super::{AGENT_PATIENCE, EXEC_PATIENCE, GOODBYE, Inbound, Outbound, Session, show_banner, within};
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::{ConnectOptions, Secret, escape};
 
@@ -39,17 +42,34 @@ const HOST_KEYS: [&str; 7] = [
     "ssh-rsa",
 ];
 
+/// Host certificates, asked for where an authority is on file.
+const CERTIFICATES: [&str; 6] = [
+    "ssh-ed25519-cert-v01@openssh.com",
+    "ecdsa-sha2-nistp256-cert-v01@openssh.com",
+    "ecdsa-sha2-nistp384-cert-v01@openssh.com",
+    "ecdsa-sha2-nistp521-cert-v01@openssh.com",
+    "rsa-sha2-512-cert-v01@openssh.com",
+    "rsa-sha2-256-cert-v01@openssh.com",
+];
+
+/// The pump knows better when silence is death.
+const NEVER: Duration = Duration::from_secs(1 << 30);
 /// How long a person may think about the server's questions.
 const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Connects and logs in.
 pub(super) async fn connect(target: &Target, options: &ConnectOptions, cache: &LoginCache) -> Result<Arc<dyn Session>> {
     let (stream, keeper) = road::open(target, options, cache).await?;
-    // Should the caller give up, this shuts the socket and thereby ends whatever call is blocking on it.
+    let stage = Arc::new(Stage::default());
+    let (stream, relay) = relay(Watched::new(stream, NEVER, Arc::clone(&stage)))?;
+    // Should the caller give up, or wait no longer, this shuts the socket and thereby ends whatever call is blocking.
     let socket = Socket::of(&stream)?;
     let stream = stream.into_fd()?;
     let poll = stream.try_clone().map_err(|e| Error::io("set up the connection", e))?;
-    let session = shake_hands(stream, target, options, cache).await?;
+    let ((host, port), files) = (target.filed_as.clone(), target.known_hosts.clone());
+    let known = Arc::new(blocking(move || KnownHosts::read(&host, port, &files)).await?);
+    let session = stage.pass(options.timeout, shake_hands(stream, target.offer.clone(), Arc::clone(&known))).await?;
+    check_host(&session, target, options, cache, known).await?;
 
     let mut login = Libssh2Login {
         session,
@@ -60,31 +80,56 @@ pub(super) async fn connect(target: &Target, options: &ConnectOptions, cache: &L
         options: options.clone(),
         cache: cache.clone(),
     };
-    log_in(&mut login, target, options, cache).await?;
+    log_in(&mut login, target, options, cache).await.map_err(|e| stage.explain(e))?;
+    stage.establish();
     let line = pump::start(login.session, poll, target.alive)?;
-    Ok(Arc::new(Libssh2Session { line, _socket: socket, _keeper: keeper, limit: options.timeout }))
+    Ok(Arc::new(Libssh2Session { line, _socket: socket, _relay: relay, _keeper: keeper, limit: options.timeout }))
 }
 
-async fn shake_hands(
-    stream: OwnedFd,
+/// Exchanges keys; ends when the socket is shut.
+async fn shake_hands(stream: OwnedFd, offer: Offer, known: Arc<KnownHosts>) -> Result<ssh2::Session> {
+    blocking(move || {
+        let mut session = ssh2::Session::new().map_err(|e| failure(&e))?;
+        let mut host_keys = offer.host_keys_for(&known.key_types());
+        if known.has_authority() {
+            host_keys.splice(..0, CERTIFICATES.map(str::to_owned));
+        }
+        prefer(&session, &offer, &host_keys).map_err(|e| failure(&e))?;
+        session.set_tcp_stream(stream);
+        session.handshake().map_err(|e| failure(&e).context("SSH handshake"))?;
+        refuse_what_is_at_risk(&session)?;
+        Ok(session)
+    })
+    .await
+}
+
+fn refuse_what_is_at_risk(session: &ssh2::Session) -> Result<()> {
+    let ways = [(MethodType::CryptCs, MethodType::MacCs), (MethodType::CryptSc, MethodType::MacSc)];
+    for (cipher, mac) in ways {
+        let (cipher, mac) = (session.methods(cipher).unwrap_or_default(), session.methods(mac).unwrap_or_default());
+        if is_at_risk(cipher, &[mac]) {
+            return Err(refusal(cipher, "the engine libssh2 can't tell whether the server has strict key exchange")
+                .context("SSH handshake"));
+        }
+    }
+    Ok(())
+}
+
+/// Checks the host key; takes as long as a person takes.
+async fn check_host(
+    session: &ssh2::Session,
     target: &Target,
     options: &ConnectOptions,
     cache: &LoginCache,
-) -> Result<ssh2::Session> {
-    let ((host, port), files, policy) = (target.filed_as.clone(), target.known_hosts.clone(), target.host_key);
-    let (options, cache, offer) = (options.clone(), cache.clone(), target.offer.clone());
+    known: Arc<KnownHosts>,
+) -> Result<()> {
+    let (session, policy, prompt, cache) =
+        (session.clone(), target.host_key, Arc::clone(&options.prompt), cache.clone());
     blocking(move || {
-        let known = KnownHosts::read(&host, port, &files)?;
-        let mut session = ssh2::Session::new().map_err(|e| failure(&e))?;
-        session.set_timeout(milliseconds(options.timeout));
-        prefer(&session, &offer, &known.key_types()).map_err(|e| failure(&e))?;
-        session.set_tcp_stream(stream);
-        session.handshake().map_err(|e| failure(&e).context("SSH handshake"))?;
         let (key, _) = session
             .host_key()
             .ok_or_else(|| Error::new(ErrorKind::HostKey, "SSH handshake: the server showed no host key"))?;
-        cache.admit(key, || known.admit(key, policy, &*options.prompt))?;
-        Ok(session)
+        cache.admit(key, policy, |policy| known.admit(key, policy, &*prompt))
     })
     .await
 }
@@ -104,14 +149,16 @@ pub(super) fn repertoires() -> Result<Repertoires> {
         Ok(Repertoire { usual: all.clone(), all })
     };
     let host_keys = Repertoire { usual: HOST_KEYS.into(), all: HOST_KEYS.into() };
-    let (kex, ciphers, macs) = (of(MethodType::Kex)?, of(MethodType::CryptCs)?, of(MethodType::MacCs)?);
+    let (kex, mut ciphers, macs) = (of(MethodType::Kex)?, of(MethodType::CryptCs)?, of(MethodType::MacCs)?);
+    // Without strict key exchange it can be attacked, and libssh2 doesn't tell whether that was agreed on.
+    ciphers.usual.retain(|name| *name != CHACHA20);
     Ok(Repertoires { engine: "libssh2", kex, host_keys, ciphers, macs })
 }
 
 /// Tells libssh2 which algorithms to offer.
-fn prefer(session: &ssh2::Session, offer: &Offer, on_file: &[&str]) -> Result<(), ssh2::Error> {
+fn prefer(session: &ssh2::Session, offer: &Offer, host_keys: &[String]) -> Result<(), ssh2::Error> {
     session.method_pref(MethodType::Kex, &offer.kex.join(","))?;
-    session.method_pref(MethodType::HostKey, &offer.host_keys_for(on_file).join(","))?;
+    session.method_pref(MethodType::HostKey, &host_keys.join(","))?;
     for (kinds, names) in [
         ([MethodType::CryptCs, MethodType::CryptSc], &offer.ciphers),
         ([MethodType::MacCs, MethodType::MacSc], &offer.macs),
@@ -151,8 +198,7 @@ impl Libssh2Login {
         call: impl FnOnce(&ssh2::Session, &str) -> Result<(), ssh2::Error> + Send + 'static,
     ) -> Result<Outcome> {
         let (session, user) = (self.session.clone(), self.user.clone());
-        session.set_timeout(milliseconds(limit));
-        let result = blocking(move || Ok(call(&session, &user))).await?;
+        let result = within(limit, "login", blocking(move || Ok(call(&session, &user)))).await??;
         match result {
             Ok(()) => Ok(Outcome::Success),
             Err(error) if !is_refusal(&error) => Err(failure(&error).context("login")),
@@ -167,12 +213,11 @@ impl Libssh2Login {
     /// libssh2 doesn't tell partial success; that the list of methods changed does.
     async fn ask_methods(&mut self) -> Result<Outcome> {
         let (session, user) = (self.session.clone(), self.user.clone());
-        session.set_timeout(milliseconds(self.limit));
         let listed = blocking(move || {
             let methods = session.auth_methods(&user).map(str::to_owned);
             Ok((methods, session.authenticated(), session.userauth_banner().ok().flatten().map(str::to_owned)))
         });
-        let (methods, authenticated, banner) = listed.await?;
+        let (methods, authenticated, banner) = within(self.limit, "login", listed).await??;
         show_banner(&self.cache, &self.options.prompt, &banner.unwrap_or_default()).await;
         if authenticated {
             return Ok(Outcome::Success);
@@ -287,6 +332,7 @@ impl KeyboardInteractivePrompt for Asker {
 struct Libssh2Session {
     line: Line,
     _socket: Socket,
+    _relay: Relay,
     _keeper: Keeper,
     limit: Duration,
 }
@@ -312,7 +358,7 @@ impl Session for Libssh2Session {
             .map_err(|_| Error::new(ErrorKind::Unsupported, "this engine runs only commands that are UTF-8"))?;
         let (reply, ended) = oneshot::channel();
         self.line.tell(Command::Exec { command, reply })?;
-        ended.await.map_err(|_| self.line.reason())?
+        within(self.limit * EXEC_PATIENCE, "run a command", ended).await?.map_err(|_| self.line.reason())?
     }
 
     async fn close(&self) {
@@ -347,11 +393,6 @@ impl Drop for Channel {
 
 async fn blocking<T: Send + 'static>(call: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     spawn_blocking(call).await.map_err(|e| Error::new(ErrorKind::Other, "SSH").with_source(e))?
-}
-
-fn milliseconds(limit: Duration) -> u32 {
-    // 0 would mean no limit.
-    u32::try_from(limit.as_millis()).unwrap_or(u32::MAX).max(1)
 }
 
 fn is_refusal(error: &ssh2::Error) -> bool {

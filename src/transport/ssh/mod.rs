@@ -20,7 +20,11 @@ mod askpass;
 mod auth;
 mod cache;
 mod channels;
+mod filed_key;
+mod host_certificate;
 mod identity;
+#[cfg(test)]
+mod keygen_tests;
 mod keys;
 mod known_hosts;
 mod libssh2;
@@ -29,12 +33,15 @@ mod openssh_child;
 mod pem;
 mod pump;
 mod questions;
+mod relay;
 mod road;
 mod russh;
 mod russh_config;
 mod russh_login;
+mod stage;
 mod target;
 mod tcp;
+mod terrapin;
 
 pub use askpass::{askpass_main, use_askpass_program};
 pub use cache::LoginCache;
@@ -42,8 +49,12 @@ pub(crate) use russh_config::ciphers;
 
 /// The most standard output that [`Session::exec`] returns.
 const EXEC_OUTPUT: usize = 1 << 20;
+/// How many timeouts a command may take: it may read a whole file before it says a word.
+const EXEC_PATIENCE: u32 = 10;
 /// An agent may ask its user to touch or confirm something.
 const AGENT_PATIENCE: Duration = Duration::from_secs(120);
+/// How many characters of a banner are shown.
+const BANNER: usize = 8192;
 /// How long a goodbye may take.
 const GOODBYE: Duration = Duration::from_secs(2);
 /// How much of a command's standard error is kept for the error message.
@@ -78,7 +89,8 @@ pub trait Session: Send + Sync + Debug {
     /// (an engine that learns it only later tells [`Inbound::closed`]).
     async fn subsystem(&self, name: &str, inbound: Arc<dyn Inbound>) -> Result<Box<dyn Outbound>>;
 
-    /// Runs a command and returns its standard output, at most 1 MiB; a status other than 0 is an error.
+    /// Runs a command and returns its standard output, at most 1 MiB; a status other than 0 is an error. It may take ten
+    /// timeouts; who gives it less time drops the future.
     async fn exec(&self, command: &[u8]) -> Result<Vec<u8>>;
 
     /// Says goodbye.
@@ -105,15 +117,19 @@ pub async fn connect(endpoint: &Endpoint, options: &ConnectOptions, cache: &Logi
 
 /// Waits for one step of the conversation.
 async fn within<T>(limit: Duration, step: &str, future: impl Future<Output = T>) -> Result<T> {
-    tokio::time::timeout(limit, future)
-        .await
-        .map_err(|_| Error::new(ErrorKind::Timeout, format!("{step}: no answer for {} s", limit.as_secs_f32())))
+    tokio::time::timeout(limit, future).await.map_err(|_| no_answer(step, limit))
+}
+
+fn no_answer(step: &str, limit: Duration) -> Error {
+    Error::new(ErrorKind::Timeout, format!("{step}: no answer for {} s", limit.as_secs_f32()))
 }
 
 /// Shows a server's banner, line by line harmless; once, however many connections there are.
 async fn show_banner(cache: &LoginCache, prompt: &Arc<dyn Prompt>, banner: &str) {
-    let text: Vec<_> = banner.trim_end().lines().map(|line| escape(line.trim_end().as_bytes())).collect();
-    let text = text.join("\n");
+    let all: Vec<_> = banner.trim_end().lines().map(|line| escape(line.trim_end().as_bytes())).collect();
+    let all = all.join("\n");
+    let text: String = all.chars().take(BANNER).collect();
+    let text = if text.len() < all.len() { format!("{text} […]") } else { text };
     if text.is_empty() || !cache.is_new_banner(&text) {
         return;
     }

@@ -18,7 +18,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::askpass::{self, Knowledge};
 use super::cache::LoginCache;
 use super::openssh_child::Run;
-use super::{EXEC_OUTPUT, Ended, Inbound, Outbound, Session, exec_result, keep_up_to, within};
+use super::{EXEC_OUTPUT, EXEC_PATIENCE, Ended, Inbound, Outbound, Session, exec_result, keep_up_to, within};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::{ConnectOptions, HostKeyPolicy, SshConfig};
@@ -181,7 +181,7 @@ impl Session for OpensshSession {
         }
         let mut run = self.plan.run(&[], OsStr::from_bytes(command)).await?;
         run.stdin = None;
-        let limit = self.plan.options.timeout;
+        let limit = self.plan.options.timeout * EXEC_PATIENCE;
         let (mut stdout, mut buffer) = (Vec::new(), vec![0; CHUNK]);
         loop {
             let read = within(limit, "run a command", run.stdout.read(&mut buffer)).await?;

@@ -2,15 +2,14 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use russh::client::{self, DisconnectReason, Handle, Msg};
 use russh::keys::{PublicKeyBase64, PublicKeyOrCertificate};
-use russh::{ChannelId, ChannelMsg, ChannelWriteHalf, Disconnect};
+use russh::{ChannelId, ChannelMsg, ChannelWriteHalf, Disconnect, Names, cipher};
 use tokio::task::spawn_blocking;
 
 use super::auth::log_in;
@@ -19,13 +18,19 @@ use super::known_hosts::KnownHosts;
 use super::road::{self, Keeper, Tunnel};
 use super::russh_config::config;
 use super::russh_login::RusshLogin;
+use super::stage::Stage;
 use super::target::Target;
 use super::tcp::{Socket, Watched};
+use super::terrapin::{is_at_risk, refusal};
 use super::{
-    EXEC_OUTPUT, EXEC_STDERR, Ended, GOODBYE, Inbound, Outbound, Session, exec_result, keep_up_to, show_banner, within,
+    EXEC_OUTPUT, EXEC_PATIENCE, EXEC_STDERR, Ended, GOODBYE, Inbound, Outbound, Session, exec_result, keep_up_to,
+    show_banner, within,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::{ConnectOptions, HostKeyPolicy, Prompt, escape};
+
+/// How many bytes of a server's goodbye are shown.
+const GOODBYE_SHOWN: usize = 1024;
 
 /// Connects and logs in.
 pub(super) async fn connect(target: &Target, options: &ConnectOptions, cache: &LoginCache) -> Result<Arc<dyn Session>> {
@@ -38,48 +43,79 @@ pub(super) async fn log_in_at(target: &Target, options: &ConnectOptions, cache: 
     let known = spawn_blocking(move || KnownHosts::read(&host, port, &files))
         .await
         .map_err(|e| Error::new(ErrorKind::Other, "read the known host keys").with_source(e))??;
+    let known = Arc::new(known);
 
-    let (stream, keeper) = road::open(target, options, cache).await?;
-    let socket = Socket::of(&stream)?;
-    let armed = Arc::new(AtomicBool::new(false));
-    let stream = Watched::new(stream, target.alive.silence, Arc::clone(&armed));
-
-    let config = Arc::new(config(&known, target));
-    let shared = Arc::new(Shared::default());
-    let client = Client {
-        known: Arc::new(known),
-        policy: target.host_key,
-        prompt: Arc::clone(&options.prompt),
-        cache: cache.clone(),
-        shared: Arc::clone(&shared),
+    let met = match meet(target, options, cache, &known, None).await {
+        Err(Rejected { at_risk: Some(cipher), error }) => {
+            tracing::debug!("once more without {cipher:?}: the server has no strict key exchange");
+            let again = meet(target, options, cache, &known, Some(cipher)).await;
+            again.map_err(|other| if other.error.kind() == ErrorKind::Unsupported { error.into() } else { other })
+        }
+        met => met,
     };
-    let handle = shake_hands(client::connect_stream(config, stream, client), &shared, options.timeout).await?;
-
-    let (user, agent) = (target.user.clone(), target.agent.clone());
-    let mut login = RusshLogin { handle, shared, user, limit: options.timeout, agent, offer: target.offer.clone() };
-    log_in(&mut login, target, options, cache).await?;
-    armed.store(true, Ordering::Release);
+    let Met { mut login, stage, socket, keeper } = met.map_err(|rejected| rejected.error)?;
+    log_in(&mut login, target, options, cache).await.map_err(|e| stage.explain(e))?;
+    stage.establish();
     let RusshLogin { handle, shared, .. } = login;
     Ok(RusshSession { handle: Arc::new(handle), shared, _socket: socket, _keeper: keeper, limit: options.timeout })
 }
 
-/// Waits for greeting and key exchange; time during which a person looks at a fingerprint doesn't count.
-async fn shake_hands(
-    handshake: impl Future<Output = Result<Handle<Client>, Failure>>,
-    shared: &Shared,
-    limit: Duration,
-) -> Result<Handle<Client>> {
-    tokio::pin!(handshake);
-    loop {
-        match tokio::time::timeout(limit, &mut handshake).await {
-            Ok(Ok(handle)) => return Ok(handle),
-            Ok(Err(Failure(error))) => return Err(error.context("SSH handshake")),
-            Err(_) if shared.asking.load(Ordering::Acquire) => {}
-            Err(_) => {
-                return Err(Error::new(ErrorKind::Timeout, "SSH handshake: the server doesn't answer"));
-            }
-        }
+/// A server whose key was admitted.
+struct Met {
+    login: RusshLogin,
+    stage: Arc<Stage>,
+    socket: Socket,
+    keeper: Keeper,
+}
+
+/// Why a server could not be met.
+struct Rejected {
+    error: Error,
+    /// The cipher that the server chose, where it is not safe with this server.
+    at_risk: Option<cipher::Name>,
+}
+
+impl From<Error> for Rejected {
+    fn from(error: Error) -> Self {
+        Self { error, at_risk: None }
     }
+}
+
+/// Connects, exchanges keys and checks the server's; `avoid` is not offered.
+async fn meet(
+    target: &Target,
+    options: &ConnectOptions,
+    cache: &LoginCache,
+    known: &Arc<KnownHosts>,
+    avoid: Option<cipher::Name>,
+) -> Result<Met, Rejected> {
+    let (stream, keeper) = road::open(target, options, cache).await?;
+    let socket = Socket::of(&stream)?;
+    let stage = Arc::new(Stage::default());
+    let stream = Watched::new(stream, target.alive.silence, Arc::clone(&stage));
+
+    let shared = Arc::new(Shared::default());
+    let client = Client {
+        known: Arc::clone(known),
+        policy: target.host_key,
+        prompt: Arc::clone(&options.prompt),
+        cache: cache.clone(),
+        shared: Arc::clone(&shared),
+        stage: Arc::clone(&stage),
+    };
+    let mut config = config(known, target);
+    if let Some(avoid) = avoid {
+        config.preferred.cipher.to_mut().retain(|name| *name != avoid);
+    }
+    let connecting = client::connect_stream(Arc::new(config), stream, client);
+    let handshake = async { connecting.await.map_err(|Failure(error)| error.context("SSH handshake")) };
+    let handle = match stage.pass(options.timeout, handshake).await {
+        Ok(handle) => handle,
+        Err(error) => return Err(Rejected { error, at_risk: shared.at_risk.get().copied() }),
+    };
+    let (user, agent) = (target.user.clone(), target.agent.clone());
+    let login = RusshLogin { handle, shared, user, limit: options.timeout, agent, offer: target.offer.clone() };
+    Ok(Met { login, stage, socket, keeper })
 }
 
 /// What the session's task and its handles share.
@@ -87,8 +123,8 @@ async fn shake_hands(
 pub(super) struct Shared {
     channels: Mutex<HashMap<ChannelId, Arc<dyn Inbound>>>,
     ended: Ended,
-    /// A person is being asked about the host key.
-    asking: AtomicBool,
+    /// The cipher that is not safe with this server.
+    at_risk: OnceLock<cipher::Name>,
 }
 
 impl Shared {
@@ -124,6 +160,7 @@ pub(super) struct Client {
     prompt: Arc<dyn Prompt>,
     cache: LoginCache,
     shared: Arc<Shared>,
+    stage: Arc<Stage>,
 }
 
 impl Drop for Client {
@@ -136,22 +173,30 @@ impl client::Handler for Client {
     type Error = Failure;
 
     async fn check_server_key(&mut self, key: &PublicKeyOrCertificate) -> Result<bool, Failure> {
-        if key.certificate().is_some() {
-            return Err(Failure(Error::new(
-                ErrorKind::HostKey,
-                "the server shows a certificate that nobody asked for",
-            )));
-        }
-        let blob = key.public_key().public_key_bytes();
+        let unreadable = |e| Failure(Error::new(ErrorKind::HostKey, "read the server's certificate").with_source(e));
+        let blob = match key.certificate() {
+            Some(certificate) => certificate.to_bytes().map_err(unreadable)?,
+            None => key.public_key().public_key_bytes(),
+        };
         let (known, policy, prompt) = (Arc::clone(&self.known), self.policy, Arc::clone(&self.prompt));
         let cache = self.cache.clone();
-        self.shared.asking.store(true, Ordering::Release);
-        let admitted = spawn_blocking(move || cache.admit(&blob, || known.admit(&blob, policy, &*prompt))).await;
-        self.shared.asking.store(false, Ordering::Release);
+        self.stage.ask(true);
+        let admitted =
+            spawn_blocking(move || cache.admit(&blob, policy, |policy| known.admit(&blob, policy, &*prompt))).await;
+        self.stage.ask(false);
         match admitted {
             Ok(admitted) => admitted.map(|()| true).map_err(Failure),
             Err(e) => Err(Failure(Error::new(ErrorKind::HostKey, "check the host key").with_source(e))),
         }
+    }
+
+    async fn kex_done(&mut self, _: Option<&[u8]>, names: &Names, _: &mut client::Session) -> Result<(), Failure> {
+        let (chosen, macs) = (names.cipher.as_ref(), [names.client_mac.as_ref(), names.server_mac.as_ref()]);
+        if names.strict_kex() || !is_at_risk(chosen, &macs) {
+            return Ok(());
+        }
+        let _ = self.shared.at_risk.set(names.cipher);
+        Err(Failure(refusal(chosen, "the server has no strict key exchange")))
     }
 
     async fn auth_banner(&mut self, banner: &str, _: &mut client::Session) -> Result<(), Failure> {
@@ -190,7 +235,7 @@ impl client::Handler for Client {
                     Disconnect::TooManyConnections => ErrorKind::TooManyConnections,
                     _ => ErrorKind::ConnectionLost,
                 };
-                let words = escape(info.message.as_bytes());
+                let words = escape(&info.message.as_bytes()[..info.message.len().min(GOODBYE_SHOWN)]);
                 self.shared.end(kind, format!("the server closed the connection: {words}"));
                 Ok(())
             }
@@ -262,7 +307,7 @@ impl Session for RusshSession {
         let (command, limit, shared) = (command.to_vec(), self.limit, Arc::clone(&self.shared));
         // In its own task: a caller who stops waiting must not leave a reader that doesn't read.
         let running = tokio::spawn(async move {
-            let result = run_command(channel, command, limit).await;
+            let result = within(limit * EXEC_PATIENCE, "run a command", run_command(channel, command)).await?;
             result.unwrap_or_else(|| Err(shared.reason()))
         });
         running.await.map_err(|e| Error::new(ErrorKind::Other, "run a command").with_source(e))?
@@ -275,30 +320,29 @@ impl Session for RusshSession {
 }
 
 /// Returns `None` when the connection ended.
-async fn run_command(channel: russh::Channel<Msg>, command: Vec<u8>, limit: Duration) -> Option<Result<Vec<u8>>> {
+async fn run_command(channel: russh::Channel<Msg>, command: Vec<u8>) -> Option<Result<Vec<u8>>> {
     let (mut read, write) = channel.split();
     write.exec(true, command).await.ok()?;
     // A forced command (internal-sftp) would wait for input for ever.
     write.eof().await.ok()?;
     let (mut stdout, mut stderr, mut status) = (Vec::new(), Vec::new(), None);
     let result = loop {
-        match within(limit, "run a command", read.wait()).await {
-            Err(error) => break Err(error),
-            Ok(Some(ChannelMsg::Data { data })) => {
+        match read.wait().await {
+            Some(ChannelMsg::Data { data }) => {
                 if !keep_up_to(&mut stdout, &data, EXEC_OUTPUT) {
                     break Err(Error::new(ErrorKind::Other, "the command says more than 1 MiB"));
                 }
             }
-            Ok(Some(ChannelMsg::ExtendedData { data, .. })) => {
+            Some(ChannelMsg::ExtendedData { data, .. }) => {
                 keep_up_to(&mut stderr, &data, EXEC_STDERR);
             }
-            Ok(Some(ChannelMsg::ExitStatus { exit_status })) => status = Some(exit_status),
-            Ok(Some(ChannelMsg::Failure)) => {
+            Some(ChannelMsg::ExitStatus { exit_status }) => status = Some(exit_status),
+            Some(ChannelMsg::Failure) => {
                 break Err(Error::new(ErrorKind::Unsupported, "the server runs no commands"));
             }
-            Ok(Some(ChannelMsg::Close)) => break exec_result(status, stdout, &stderr),
-            Ok(None) => return None,
-            Ok(Some(_)) => {}
+            Some(ChannelMsg::Close) => break exec_result(status, stdout, &stderr),
+            None => return None,
+            Some(_) => {}
         }
     };
     let _ = write.close().await;
@@ -354,6 +398,7 @@ pub(super) fn failure(error: russh::Error) -> Error {
             Error::new(ErrorKind::ConnectionLost, "the server closed the connection")
         }
         E::IO(e) => Error::io("connection", e),
+        E::Version => Error::new(ErrorKind::Protocol, "the server's banner is not one of SSH 2"),
         E::HUP | E::Disconnect | E::SendError | E::RecvError => {
             Error::new(ErrorKind::ConnectionLost, "the server closed the connection")
         }

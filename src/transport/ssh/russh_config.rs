@@ -39,7 +39,11 @@ pub(super) fn config(known: &KnownHosts, target: &Target) -> client::Config {
         nodelay: true,
         preferred: Preferred {
             kex: Cow::Owned(kex),
-            key: Cow::Owned(key.iter().filter_map(|name| Algorithm::new(name).ok()).collect()),
+            host_key_certificates: match known.has_authority() {
+                true => Cow::Owned(named_keys(&offer.host_keys)),
+                false => Cow::Borrowed(&[]),
+            },
+            key: Cow::Owned(named_keys(&key)),
             cipher: Cow::Owned(named(&offer.ciphers).collect()),
             mac: Cow::Owned(named(&offer.macs).collect()),
             compression: Cow::Borrowed(&[compression::NONE]),
@@ -47,6 +51,10 @@ pub(super) fn config(known: &KnownHosts, target: &Target) -> client::Config {
         },
         ..client::Config::default()
     }
+}
+
+fn named_keys(names: &[String]) -> Vec<Algorithm> {
+    names.iter().filter_map(|name| Algorithm::new(name).ok()).collect()
 }
 
 fn named<'a, T: TryFrom<&'a str>>(names: &'a [String]) -> impl Iterator<Item = T> {

@@ -7,7 +7,7 @@ use tokio::task::spawn_blocking;
 
 use super::algorithms::Offer;
 use super::auth::local_user;
-use super::known_hosts::Files;
+use super::known_hosts::{Files, Names};
 use super::{libssh2, russh_config};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind, Result};
@@ -175,9 +175,10 @@ impl Target {
             true => Identities { files: options.identities.clone(), named, only: true, certificates },
             false => Identities { files: config.identities, named, only: config.identities_only, certificates },
         };
+        let names = if config.hash_known_hosts { Names::Hashed } else { Names::Readable };
         let known_hosts = match &options.known_hosts {
-            Some(file) => Files::only(file),
-            None => Files::of(config.known_hosts, config.system_known_hosts),
+            Some(file) => Files::only(file, names),
+            None => Files::of(config.known_hosts, config.system_known_hosts, names),
         };
         Ok(Self {
             name,

@@ -5,7 +5,6 @@ use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use super::road::Road;
+use super::stage::{Listener, Stage};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Connects to the first address of the host that answers; each has `limit` time.
@@ -51,7 +51,8 @@ const LONG: usize = 4096;
 /// server holds back what is small for as long as anything is unacknowledged.
 const QUICK: u32 = 40;
 
-/// A connection whose reads and writes fail with `TimedOut` when nothing moved for `limit`, once it is armed.
+/// A connection whose reads and writes fail with `TimedOut` when nothing moved for `limit`, once it is established, and
+/// whose reads fail with `InvalidData` when too much comes before that.
 ///
 /// The peer has to be made to say something now and then (keepalive), else silence is no sign of death.
 ///
@@ -61,7 +62,8 @@ const QUICK: u32 = 40;
 pub(super) struct Watched {
     stream: Road,
     limit: Duration,
-    armed: Arc<AtomicBool>,
+    stage: Arc<Stage>,
+    listener: Listener,
     read: Watch,
     write: Watch,
     /// What was read ahead: these of its bytes.
@@ -78,12 +80,13 @@ struct Watch {
 }
 
 impl Watched {
-    /// Wraps a stream; `armed` can be set at any time.
-    pub(super) fn new(stream: Road, limit: Duration, armed: Arc<AtomicBool>) -> Self {
+    /// Wraps a stream.
+    pub(super) fn new(stream: Road, limit: Duration, stage: Arc<Stage>) -> Self {
         Self {
             stream,
             limit,
-            armed,
+            stage,
+            listener: Listener::default(),
             read: Watch::new(limit),
             write: Watch::new(limit),
             ahead: Box::new([0; AHEAD]),
@@ -118,6 +121,9 @@ impl Watched {
             if length == 0 || length == most { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) }
         });
         let Some(length) = read else { return tried };
+        let in_buffer = length.min(room);
+        self.listener.hear(&buffer.initialize_unfilled()[..in_buffer], &self.stage)?;
+        self.listener.hear(&self.ahead[..length - in_buffer], &self.stage)?;
         buffer.advance(length.min(room));
         self.unread = 0..length.saturating_sub(room);
         Ok(())
@@ -136,7 +142,7 @@ impl Watch {
     }
 
     /// Returns `Ready` when nothing moved for too long.
-    fn poll_stalled(&mut self, cx: &mut Context<'_>, limit: Duration, armed: &AtomicBool, is_read: bool) -> Poll<()> {
+    fn poll_stalled(&mut self, cx: &mut Context<'_>, limit: Duration, stage: &Stage, is_read: bool) -> Poll<()> {
         // A wait for writing starts when there is something to write; for reading, the peer always owes something.
         if !is_read && !self.waiting {
             self.last = Instant::now();
@@ -144,7 +150,7 @@ impl Watch {
         self.waiting = true;
         loop {
             ready!(self.sleep.as_mut().poll(cx));
-            if !armed.load(Ordering::Acquire) {
+            if !stage.is_established() {
                 self.last = Instant::now();
             } else if self.last.elapsed() >= limit {
                 return Poll::Ready(());
@@ -172,7 +178,7 @@ impl AsyncRead for Watched {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(e)) => return Poll::Ready(Err(e)),
                 Poll::Pending => {
-                    ready!(this.read.poll_stalled(cx, this.limit, &this.armed, true));
+                    ready!(this.read.poll_stalled(cx, this.limit, &this.stage, true));
                     return stalled();
                 }
             }
@@ -198,7 +204,7 @@ impl AsyncWrite for Watched {
                 Poll::Ready(result)
             }
             Poll::Pending => {
-                ready!(this.write.poll_stalled(cx, this.limit, &this.armed, false));
+                ready!(this.write.poll_stalled(cx, this.limit, &this.stage, false));
                 stalled()
             }
         }

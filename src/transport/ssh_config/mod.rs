@@ -145,6 +145,8 @@ pub(super) struct HostConfig {
     pub(super) known_hosts: Option<Vec<PathBuf>>,
     /// The system's files of known hosts; `None`: the usual ones.
     pub(super) system_known_hosts: Option<Vec<PathBuf>>,
+    /// New host keys are filed under a hash of the host's name.
+    pub(super) hash_known_hosts: bool,
     pub(super) way: Way,
     /// The name that the host's key is filed under.
     pub(super) alias: Option<String>,
@@ -229,6 +231,7 @@ fn interpret(typed: Typed<'_>, found: &Found, home: Option<&Path>) -> Result<Hos
         agent: agent(found, &tokens)?,
         known_hosts: paths("userknownhostsfile")?,
         system_known_hosts: paths("globalknownhostsfile")?,
+        hash_known_hosts: value(found, "hashknownhosts", "HashKnownHosts", flag)?.unwrap_or(false),
         way: way(found, &tokens)?,
         alias,
         host_key: value(found, "stricthostkeychecking", "StrictHostKeyChecking", policy)?,
