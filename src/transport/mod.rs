@@ -15,6 +15,7 @@ use crate::endpoint::{Endpoint, Scheme};
 use crate::error::Result;
 
 mod buffers;
+mod dial;
 pub mod ftp;
 mod lease;
 pub mod local;
@@ -26,6 +27,7 @@ pub mod ssh;
 mod ssh_config;
 mod types;
 
+pub use dial::{AddressFamily, Proxies};
 pub use login::{ConnectOptions, HostKeyPolicy, NoPrompt, Prompt, Secret, SshConfig, SshEngine, TlsMode};
 pub use path::{RemotePath, escape, is_plain_name};
 pub use types::{

@@ -1,6 +1,5 @@
 //! One control connection, logged in: commands by suppaftp's client, several at once and transfers by our own.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,6 +15,7 @@ use super::reply::Reply;
 use super::tls::LoginTls;
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::RemotePath;
+use crate::transport::dial::Route;
 use crate::transport::pool::Pooled;
 
 /// How long a port that was asked for ahead is trusted. Servers keep it for a minute or for ever; pyftpdlib for 30 s.
@@ -26,7 +26,8 @@ pub(super) struct Connection {
     client: ImplAsyncFtpStream<Line>,
     pub(super) control: Control,
     pub(super) tls: Option<Arc<LoginTls>>,
-    pub(super) peer: SocketAddr,
+    /// The way to the ports of data connections.
+    pub(super) route: Route,
     login: Arc<Login>,
     tls13: bool,
     pub(super) health: Health,
@@ -48,7 +49,7 @@ pub(super) enum Health {
 impl Connection {
     /// Takes over a connection that is logged in; the port of its first transfer may be asked for.
     pub(super) async fn new(dialogue: Dialogue, tls: Option<LoginTls>, login: Arc<Login>) -> Result<Self> {
-        let peer = dialogue.wire().tcp().peer_addr().map_err(|e| Error::io("control connection", e))?;
+        let route = dialogue.route().clone();
         let tls13 = dialogue.wire().is_tls13();
         let control = Control::new(dialogue);
         let client = adopt(control.clone())
@@ -56,7 +57,7 @@ impl Connection {
             .map_err(|e| Error::new(ErrorKind::Other, "hand over the connection").with_source(e))?;
         let (tls, asked) = (tls.map(Arc::new), Instant::now());
         let health = Health::Sound;
-        Ok(Self { client, control, tls, peer, login, tls13, health, asked, behind: false })
+        Ok(Self { client, control, tls, route, login, tls13, health, asked, behind: false })
     }
 
     /// Sends one command, whose path must hold no line break, and returns the reply, whatever it says.

@@ -19,6 +19,7 @@ use super::tls::LoginTls;
 use super::wire::Wire;
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::Secret;
+use crate::transport::dial::Route;
 
 /// The longest reply taken; real ones, with a message of the day, have a few KiB.
 const MAX_REPLY: usize = 256 * 1024;
@@ -30,6 +31,8 @@ const MAX_DELAYS: usize = 16;
 /// A control connection.
 pub(super) struct Dialogue {
     wire: Wire,
+    /// The way to the ports of data connections.
+    route: Route,
     input: Vec<u8>,
     output: Zeroizing<Vec<u8>>,
     /// Whether the server takes 0xFF doubled, as Telnet has it.
@@ -53,9 +56,10 @@ enum Ahead {
 
 impl Dialogue {
     /// Starts on a connection on which nothing was said yet.
-    pub(super) fn new(wire: Wire) -> Self {
+    pub(super) fn new(wire: Wire, route: Route) -> Self {
         Self {
             wire,
+            route,
             input: Vec::new(),
             output: Zeroizing::default(),
             telnet: false,
@@ -68,6 +72,11 @@ impl Dialogue {
     /// Returns the connection below.
     pub(super) fn wire(&self) -> &Wire {
         &self.wire
+    }
+
+    /// Returns the way to the server's other ports.
+    pub(super) fn route(&self) -> &Route {
+        &self.route
     }
 
     /// Doubles 0xFF from now on.
@@ -135,7 +144,7 @@ impl Dialogue {
             return Err(Error::new(ErrorKind::Protocol, "the server said more than was asked for"));
         }
         match self.wire.into_plain() {
-            Some(tcp) => Ok(Self::new(tls.connect(tcp).await?)),
+            Some(tcp) => Ok(Self::new(tls.connect(tcp).await?, self.route)),
             None => Err(Error::new(ErrorKind::Protocol, "TLS within TLS")),
         }
     }
@@ -289,8 +298,8 @@ impl Dialogue {
         }
         self.ahead.pop_front();
         if what == Ahead::Port {
-            match port_in(&reply).zip(self.wire.tcp().peer_addr().ok()) {
-                Some((port, server)) => self.way = Some(Way::to(server, port, self.wire.timeout(), true)),
+            match port_in(&reply) {
+                Some(port) => self.way = Some(Way::to(&self.route, port, true)),
                 None => self.no_port = Some(reply),
             }
         }

@@ -26,7 +26,6 @@ mod adopt;
 mod connect;
 mod connection;
 mod data;
-mod dial;
 mod dialogue;
 mod ending;
 mod facts;

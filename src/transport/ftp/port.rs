@@ -1,37 +1,34 @@
 //! Where the next data connection goes: the replies to EPSV and PASV, and the way there, begun before it is needed.
 
-use std::net::SocketAddr;
-use std::time::Duration;
-
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::net::TcpStream;
 
-use super::dial::dial;
 use super::reply::Reply;
+use crate::error::Result;
+use crate::transport::dial::Route;
 
 /// A data connection being made.
 pub(super) struct Way {
-    dialling: BoxFuture<'static, std::io::Result<TcpStream>>,
+    dialling: BoxFuture<'static, Result<TcpStream>>,
     /// Made before it was needed.
     pub(super) ahead: bool,
 }
 
 impl Way {
-    /// Starts towards a port of the server's own address.
-    pub(super) fn to(server: SocketAddr, port: u16, limit: Duration, ahead: bool) -> Self {
-        let address = SocketAddr::new(server.ip(), port);
-        Self { dialling: Box::pin(dial(address, limit)), ahead }.begun()
+    /// Starts towards a port of the server itself.
+    pub(super) fn to(server: &Route, port: u16, ahead: bool) -> Self {
+        Self { dialling: Box::pin(server.clone().dial(port)), ahead }.begun()
     }
 
     /// Waits for the connection.
-    pub(super) async fn arrived(self) -> std::io::Result<Self> {
+    pub(super) async fn arrived(self) -> Result<Self> {
         let tcp = self.dialling.await?;
         Ok(Self { dialling: Box::pin(std::future::ready(Ok(tcp))), ..self })
     }
 
     /// Returns the connection.
-    pub(super) async fn connected(self) -> std::io::Result<TcpStream> {
+    pub(super) async fn connected(self) -> Result<TcpStream> {
         self.dialling.await
     }
 

@@ -137,7 +137,7 @@ impl Connection {
                     tracing::debug!("the port of EPSV can't be reached, going on with PASV");
                     return Err(Miss::Passive);
                 }
-                Err(e) => return Err(Error::io("open a data connection", e).into()),
+                Err(e) => return Err(e.context("open a data connection").into()),
             };
         }
         if let Transfer::Write(offset @ 1..) = what {
@@ -216,7 +216,7 @@ impl Connection {
             }
             Err(Closed::Unreachable(e)) => {
                 self.health = if ahead { Health::Stale } else { Health::Broken };
-                Err(Error::io("open a data connection", e).into())
+                Err(e.context("open a data connection").into())
             }
             Err(Closed::Tls(e)) => Err(self.without_tls13(e).into()),
         }
@@ -253,7 +253,7 @@ impl Connection {
         loop {
             let reply = self.ask_raw(self.login().port_command().as_bytes()).await?;
             if let Some(port) = port_in(&reply) {
-                return Ok(Way::to(self.peer, port, self.login().timeout(), false));
+                return Ok(Way::to(&self.route, port, false));
             }
             match reply.code() {
                 425 => return Err(Miss::Busy { reply, ahead: false }),
@@ -269,7 +269,7 @@ impl Connection {
 
 /// Why a data connection was not made.
 enum Closed {
-    Unreachable(std::io::Error),
+    Unreachable(Error),
     Tls(Error),
 }
 
@@ -278,7 +278,7 @@ async fn open(way: Way, tls: Option<&LoginTls>, limit: Duration) -> Result<Wire,
     match tls {
         None => Ok(Wire::new(Stream::Plain(tcp), limit)),
         Some(tls) => tls.connect(tcp).await.map_err(|e| match e.kind() {
-            ErrorKind::Timeout => Closed::Unreachable(std::io::ErrorKind::TimedOut.into()),
+            ErrorKind::Timeout => Closed::Unreachable(e),
             _ => Closed::Tls(Error::new(ErrorKind::Tls, "TLS on the data connection").with_source(e)),
         }),
     }

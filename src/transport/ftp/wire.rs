@@ -37,19 +37,6 @@ impl Wire {
         Self { stream, timeout, alarm: None, waiting: false, put_off: None }
     }
 
-    /// Returns the TCP connection below.
-    pub(super) fn tcp(&self) -> &TcpStream {
-        match &self.stream {
-            Stream::Plain(tcp) => tcp,
-            Stream::Tls(tls) => tls.get_ref().0.get_ref(),
-        }
-    }
-
-    /// Returns the longest wait.
-    pub(super) fn timeout(&self) -> Duration {
-        self.timeout
-    }
-
     /// Returns the TCP connection for a TLS handshake; `None` when there was one already.
     pub(super) fn into_plain(self) -> Option<TcpStream> {
         match self.stream {
