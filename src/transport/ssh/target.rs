@@ -10,7 +10,7 @@ use super::known_hosts::Files;
 use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind, Result};
 pub(super) use crate::transport::ssh_config::Way;
-use crate::transport::ssh_config::{Agent, HostConfig, Typed, read};
+use crate::transport::ssh_config::{Agent, Family, HostConfig, Typed, read};
 use crate::transport::{ConnectOptions, HostKeyPolicy, Secret};
 
 /// What the engines that log in themselves need to know.
@@ -34,6 +34,12 @@ pub(super) struct Target {
     pub(super) known_hosts: Files,
     pub(super) host_key: HostKeyPolicy,
     pub(super) connect_timeout: Duration,
+    /// Which of the host's addresses count.
+    #[allow(dead_code, reason = "the dialling is to heed it")]
+    pub(super) family: Family,
+    /// The address here that connections start from.
+    #[allow(dead_code, reason = "the dialling is to heed it")]
+    pub(super) bind_address: Option<String>,
 }
 
 /// Key files to try.
@@ -148,6 +154,8 @@ impl Target {
             },
             host_key: options.host_key.or(config.host_key).unwrap_or_default(),
             connect_timeout: config.connect_timeout.map_or(options.timeout, |time| time.min(options.timeout)),
+            family: config.family,
+            bind_address: config.bind_address,
             filed_as: match config.alias {
                 Some(alias) => (alias, 22),
                 None => (config.host.clone(), config.port),

@@ -21,9 +21,7 @@ use tokens::Tokens;
 /// The system's file.
 const SYSTEM: &str = "/etc/ssh/ssh_config";
 /// What changes how a connection is made or who gets in, and is not heeded here, with the value that changes nothing.
-const LACKING: [(&str, &str); 18] = [
-    ("AddressFamily", "any"),
-    ("BindAddress", ""),
+const LACKING: [(&str, &str); 16] = [
     ("BindInterface", ""),
     ("CanonicalizeHostname", "no"),
     ("CertificateFile", "none"),
@@ -63,6 +61,15 @@ pub(super) enum Agent {
     At(PathBuf),
 }
 
+/// Which addresses of a host count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Family {
+    #[default]
+    Any,
+    Ipv4,
+    Ipv6,
+}
+
 /// How a host is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Way {
@@ -92,6 +99,9 @@ pub(super) struct HostConfig {
     pub(super) alias: Option<String>,
     pub(super) host_key: Option<HostKeyPolicy>,
     pub(super) connect_timeout: Option<Duration>,
+    pub(super) family: Family,
+    /// The address here that connections start from.
+    pub(super) bind_address: Option<String>,
     /// What is not heeded: keyword and place.
     pub(super) lacking: Vec<(String, String)>,
 }
@@ -167,6 +177,8 @@ fn interpret(typed: Typed<'_>, found: &Found, home: Option<&Path>) -> Result<Hos
             Some((text, _)) if text.eq_ignore_ascii_case("none") => None,
             _ => value(found, "connecttimeout", "ConnectTimeout", time)?.filter(|time| !time.is_zero()),
         },
+        family: value(found, "addressfamily", "AddressFamily", family)?.unwrap_or_default(),
+        bind_address: found.first("bindaddress").map(|(address, _)| address.to_owned()),
         lacking: lacking(found),
         host: tokens.host,
         port: tokens.port,
@@ -205,6 +217,15 @@ fn policy(text: &str) -> Option<HostKeyPolicy> {
         "yes" | "true" => Some(HostKeyPolicy::Strict),
         "ask" => Some(HostKeyPolicy::Ask),
         "accept-new" | "no" | "off" | "false" => Some(HostKeyPolicy::AcceptNew),
+        _ => None,
+    }
+}
+
+fn family(text: &str) -> Option<Family> {
+    match text.to_ascii_lowercase().as_str() {
+        "any" => Some(Family::Any),
+        "inet" => Some(Family::Ipv4),
+        "inet6" => Some(Family::Ipv6),
         _ => None,
     }
 }

@@ -97,7 +97,7 @@ fn keys_agents_and_known_hosts() {
 
 #[test]
 fn what_is_not_heeded_is_named() {
-    let found = with("AddressFamily any\nCiphers aes256-ctr\nMatch exec true\n Port 7\n", typed("h")).unwrap();
+    let found = with("ProxyUseFdpass no\nCiphers aes256-ctr\nMatch exec true\n Port 7\n", typed("h")).unwrap();
     let names: Vec<_> = found.lacking.iter().map(|(keyword, _)| keyword.as_str()).collect();
     assert_eq!(names, ["Ciphers", "Match exec"]);
     assert!(found.lacking[0].1.ends_with("config:2"), "{:?}", found.lacking);
@@ -140,6 +140,7 @@ fn mistakes_are_told_with_their_line() {
         ("IdentityFile %Z", "config:1"),
         ("#\n#\nConnectTimeout soon", "config:3"),
         ("StrictHostKeyChecking perhaps", "config:1"),
+        ("AddressFamily inet4", "config:1"),
     ] {
         let error = with(text, typed("h")).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Usage, "{text}");
@@ -173,6 +174,7 @@ fn openssh_reads_the_same() {
         "Host w* !web\n User one\nHost web\n User=two\n  Port \"2222\" # x\nMatch host web\n IdentitiesOnly yes\n",
         "Match originalhost web user deploy\n Port 1\nMatch !localuser nobody\n Port 2\n ConnectTimeout 1m30\n",
         "Host web\n HostName %h.lan\nMatch host *.lan\n User lan\nMatch final host web.lan\n Port 99\nMatch final\n User no\n",
+        "AddressFamily inet6\nHost web\nBindAddress 127.0.0.1\nHost *\nAddressFamily inet\nBindAddress ::1\n",
         "StrictHostKeyChecking accept-new\nHostKeyAlias k\nHost db\nHostKeyAlias no\nMatch all\nConnectTimeout 7\n",
     ];
     let output = std::process::Command::new("id").arg("-un").output().unwrap();
@@ -200,6 +202,13 @@ fn openssh_reads_the_same() {
                 Some(if found.identities_only { "yes" } else { "no" }),
                 "{shown}"
             );
+            let family = match found.family {
+                Family::Any => "any",
+                Family::Ipv4 => "inet",
+                Family::Ipv6 => "inet6",
+            };
+            assert_eq!(told("addressfamily").as_deref(), Some(family), "{shown}");
+            assert_eq!(told("bindaddress"), found.bind_address, "{shown}");
             let timeout = found.connect_timeout.map_or("none".into(), |time| time.as_secs().to_string());
             assert_eq!(told("connecttimeout"), Some(timeout), "{shown}");
         }
