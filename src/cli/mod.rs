@@ -20,6 +20,7 @@ mod log;
 mod ls;
 mod mkdir;
 mod mv;
+mod network;
 mod options;
 mod progress;
 mod prompt;

@@ -12,6 +12,7 @@ use haul::transfer::{self, Existing, Verify};
 use haul::transport::{ConnectOptions, Durability, HostKeyPolicy, Prompt, Secret, SshConfig, SshEngine, TlsMode};
 use haul::{Error, ErrorKind};
 
+use super::network::NetworkArgs;
 use super::progress::View;
 use super::report::Report;
 use super::values::{Count, choice, count, duration, size};
@@ -189,6 +190,9 @@ pub(crate) struct ConnectArgs {
     #[arg(long, value_name = "FILE")]
     tls_ca: Option<PathBuf>,
 
+    #[command(flatten)]
+    network: NetworkArgs,
+
     /// Give up a phase after so long without progress
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     timeout: Duration,
@@ -205,7 +209,7 @@ impl ConnectArgs {
             Some(file) => Some(read_password(file, report)?),
             None => std::env::var_os("HAUL_PASSWORD").map(password_from_environment).transpose()?,
         };
-        Ok(ConnectOptions {
+        let mut options = ConnectOptions {
             timeout: self.timeout,
             password,
             prompt,
@@ -222,7 +226,9 @@ impl ConnectArgs {
             tls_ca: self.tls_ca.clone(),
             max_connections: self.connections.0,
             ..ConnectOptions::default()
-        })
+        };
+        self.network.apply(&mut options, report)?;
+        Ok(options)
     }
 }
 

@@ -99,6 +99,12 @@ impl Dialler {
         self
     }
 
+    /// Starts from an address of this machine, towards addresses of a family.
+    pub(super) fn starting_from(mut self, bind: Option<IpAddr>, family: AddressFamily) -> Self {
+        (self.outset.bind, self.outset.family) = (bind, family);
+        self
+    }
+
     /// Has the system ask a peer that is silent for so long whether it is still there.
     pub(super) fn kept_alive(mut self, interval: Duration) -> Self {
         self.outset.keepalive = Some(interval);

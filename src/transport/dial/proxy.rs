@@ -242,7 +242,7 @@ mod tests {
 
         #[test]
         fn a_login_survives_its_url(user in "[^\u{0}-\u{1f}\u{7f}-\u{9f}:]{1,20}", password in "[^\u{0}-\u{1f}\u{7f}-\u{9f}]{1,20}") {
-            let encode = |text: &str| text.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
+            let encode = |text: &str| percent_encoding::percent_encode(text.as_bytes(), percent_encoding::NON_ALPHANUMERIC).to_string();
             let proxy = parse(&format!("socks5://{}:{}@h:1", encode(&user), encode(&password)));
             prop_assert_eq!(proxy.login, Some((user, Secret::new(password))));
         }

@@ -21,7 +21,7 @@ use super::openssh_child::Run;
 use super::{EXEC_OUTPUT, Ended, Inbound, Outbound, Session, exec_result, keep_up_to, within};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind, Result};
-use crate::transport::{ConnectOptions, HostKeyPolicy, SshConfig};
+use crate::transport::{AddressFamily, ConnectOptions, HostKeyPolicy, SshConfig};
 
 /// The subsystem that is asked for ahead: its run is the one that shows whether the login works.
 const FIRST: &str = "sftp";
@@ -107,6 +107,13 @@ fn arguments(endpoint: &Endpoint, options: &ConnectOptions) -> Result<Vec<OsStri
         SshConfig::None => arguments.push("-Fnone".into()),
         SshConfig::File(file) => arguments.extend(["-F".into(), file.into()]),
     }
+    match options.family {
+        None => {}
+        Some(AddressFamily::Any) => arguments.push("-oAddressFamily=any".into()),
+        Some(AddressFamily::Ipv4) => arguments.push("-4".into()),
+        Some(AddressFamily::Ipv6) => arguments.push("-6".into()),
+    }
+    arguments.extend(options.bind.map(|address| format!("-oBindAddress={address}").into()));
     let policy = options.host_key.map(|policy| match policy {
         HostKeyPolicy::Ask => "ask",
         HostKeyPolicy::Strict => "yes",

@@ -65,7 +65,8 @@ pub(super) async fn open(target: &Target, options: &ConnectOptions, cache: &Logi
         // A proxy that was named for this run goes before what the configuration says.
         Way::Command(command) if !options.proxies.is_named() => run(command),
         Way::Straight | Way::Command(_) => {
-            let dialler = Dialler::new(options).within(target.connect_timeout);
+            let dialler =
+                Dialler::new(options).within(target.connect_timeout).starting_from(target.bind_address, target.family);
             let Dialled { tcp, .. } = Arc::new(dialler).dial(&target.host, target.port).await?;
             Ok((Road::Tcp(tcp), Keeper::Nobody))
         }

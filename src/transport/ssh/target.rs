@@ -1,5 +1,6 @@
 //! Whom to reach and how: the URL, the options, and what `~/.ssh/config` has to say where they say nothing.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,8 +11,8 @@ use super::known_hosts::Files;
 use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind, Result};
 pub(super) use crate::transport::ssh_config::Way;
-use crate::transport::ssh_config::{Agent, Family, HostConfig, Typed, read};
-use crate::transport::{ConnectOptions, HostKeyPolicy, Secret};
+use crate::transport::ssh_config::{Agent, HostConfig, Typed, read};
+use crate::transport::{AddressFamily, ConnectOptions, HostKeyPolicy, Secret};
 
 /// What the engines that log in themselves need to know.
 #[derive(Debug)]
@@ -35,11 +36,9 @@ pub(super) struct Target {
     pub(super) host_key: HostKeyPolicy,
     pub(super) connect_timeout: Duration,
     /// Which of the host's addresses count.
-    #[allow(dead_code, reason = "the dialling is to heed it")]
-    pub(super) family: Family,
+    pub(super) family: AddressFamily,
     /// The address here that connections start from.
-    #[allow(dead_code, reason = "the dialling is to heed it")]
-    pub(super) bind_address: Option<String>,
+    pub(super) bind_address: Option<IpAddr>,
 }
 
 /// Key files to try.
@@ -140,6 +139,14 @@ impl Target {
             Some(file) => Files::only(file),
             None => Files::of(config.known_hosts, config.system_known_hosts),
         };
+        let bind_address = match (options.bind, config.bind_address) {
+            (None, Some(text)) => Some(text.parse().map_err(|_| {
+                Error::new(ErrorKind::Usage, format!("BindAddress is no address but {text:?}"))
+                    .at(&name)
+                    .with_hint("--ssh-engine openssh takes names as well")
+            })?),
+            (given, _) => given,
+        };
         Ok(Self {
             name,
             password: None,
@@ -154,8 +161,8 @@ impl Target {
             },
             host_key: options.host_key.or(config.host_key).unwrap_or_default(),
             connect_timeout: config.connect_timeout.map_or(options.timeout, |time| time.min(options.timeout)),
-            family: config.family,
-            bind_address: config.bind_address,
+            family: options.family.unwrap_or(config.family),
+            bind_address,
             filed_as: match config.alias {
                 Some(alias) => (alias, 22),
                 None => (config.host.clone(), config.port),
