@@ -17,7 +17,7 @@ const SPOKEN: &str = "haul speaks to socks5://, socks5h:// and http:// proxies";
 
 /// What is said to a proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Protocol {
+pub(in crate::transport) enum Protocol {
     /// RFC 1928; names are resolved there.
     Socks5,
     /// `CONNECT` (RFC 9110, section 9.3.6).
@@ -26,7 +26,7 @@ pub(super) enum Protocol {
 
 /// A proxy. `Display` and `Debug` show no login.
 #[derive(Clone, PartialEq, Eq)]
-pub(super) struct Proxy {
+pub(in crate::transport) struct Proxy {
     pub(super) protocol: Protocol,
     pub(super) host: String,
     pub(super) port: u16,
@@ -130,6 +130,11 @@ impl Proxies {
         })
     }
 
+    /// Returns whether no proxy is used for any host.
+    pub fn are_none(&self) -> bool {
+        matches!(self.0, Choice::Straight)
+    }
+
     /// Returns whether there is a proxy that was named for this run: it goes before what a configuration says.
     pub fn is_named(&self) -> bool {
         matches!(self.0, Choice::Named(_))
@@ -145,7 +150,7 @@ impl Proxies {
     ///
     /// # Errors
     /// `Usage` when the environment names one that can't be used.
-    pub(super) fn for_host(&self, host: &str) -> Result<Option<&Proxy>> {
+    pub(in crate::transport) fn for_host(&self, host: &str) -> Result<Option<&Proxy>> {
         match &self.0 {
             Choice::Named(proxy) => Ok(Some(proxy)),
             Choice::Environment(proxy, exempt) if !exempts(exempt, host) => Ok(Some(proxy)),
