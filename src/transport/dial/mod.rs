@@ -4,10 +4,13 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 
 use self::address::{Answered, Outset};
 use self::proxy::{Protocol, Proxy};
@@ -159,8 +162,33 @@ impl Route {
                 address.set_port(port);
                 dialler.outset.connect_to(address, "connect").await
             }
-            Machine::Behind(host) => Box::pin(dialler.dial(&host, port)).await.map(|dialled| dialled.tcp),
+            Machine::Behind(host) => Passage::begin(dialler, host, port).await,
         }
+    }
+}
+
+/// A connection being made through a proxy. Once it has begun it goes on whether anybody waits or not, as one that the
+/// system makes does: servers wait for their data connection before they say what we wait for.
+struct Passage(JoinHandle<Result<TcpStream>>);
+
+impl Passage {
+    fn begin(dialler: Arc<Dialler>, host: Arc<str>, port: u16) -> Self {
+        Self(tokio::spawn(async move { dialler.dial(&host, port).await.map(|dialled| dialled.tcp) }))
+    }
+}
+
+impl Future for Passage {
+    type Output = Result<TcpStream>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let ended = ready!(Pin::new(&mut self.0).poll(cx));
+        Poll::Ready(ended.unwrap_or_else(|e| Err(Error::new(ErrorKind::Other, "connect").with_source(e))))
+    }
+}
+
+impl Drop for Passage {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 
