@@ -21,7 +21,7 @@ const SHOWN: usize = 200;
 /// Has the proxy connect to a host; returns how long that took. All of it has `limit`.
 ///
 /// # Errors
-/// `AuthFailed` (407); `PermissionDenied`, `ConnectionRefused`, `Timeout` as the proxy says; `Timeout`; `Protocol` for
+/// `AuthFailed` (407; some say 401); `PermissionDenied`, `ConnectionRefused`, `Timeout` as the proxy says; `Timeout`; `Protocol` for
 /// what is no HTTP and for a header of more than 16 KiB; `ConnectionLost`; `Usage` for a host that is no host.
 pub(super) async fn connect(
     tcp: &mut TcpStream,
@@ -123,11 +123,11 @@ fn status(header: &[u8]) -> Result<(u16, String)> {
 fn refusal(code: u16, words: &str, has_login: bool) -> Error {
     let said = |kind, what: &str| Error::new(kind, format!("{what}: {words}"));
     match (code, has_login) {
-        (407, true) => said(ErrorKind::AuthFailed, "the proxy refuses user or password")
+        (401 | 407, true) => said(ErrorKind::AuthFailed, "the proxy refuses user or password")
             .with_hint("check user and password in the proxy's URL; write : @ / % in them as %3A %40 %2F %25"),
-        (407, false) => said(ErrorKind::AuthFailed, "the proxy wants a login")
+        (401 | 407, false) => said(ErrorKind::AuthFailed, "the proxy wants a login")
             .with_hint("name it in the proxy's URL: http://user:password@host:port"),
-        (400..=403 | 405, _) => said(ErrorKind::PermissionDenied, "the proxy refuses")
+        (400 | 402 | 403 | 405, _) => said(ErrorKind::PermissionDenied, "the proxy refuses")
             .with_hint("many HTTP proxies let some ports through only, and FTP needs any for data"),
         (408 | 504, _) => said(ErrorKind::Timeout, "the proxy got no answer in time"),
         _ => said(ErrorKind::ConnectionRefused, "the proxy can't"),

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
+use std::net::UdpSocket;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
@@ -14,10 +15,12 @@ use haul::transport::ssh::use_askpass_program;
 use haul::transport::{
     ConnectOptions, HostKeyPolicy, Proxies, ReadRange, RemotePath, SshConfig, SshEngine, Transport, WriteMode, connect,
 };
+use rustix::process::{Pid, Signal, kill_process};
 use support::data::{assert_same, bytes};
 use support::lab::Server;
 use support::proxy::{ADDRESS, Kind, NAME, Proxy};
 use support::target::{assert_kind, read, write};
+use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -372,5 +375,68 @@ fn families_and_the_address_here_hold_for_control_and_data() {
                 assert_eq!(output.status.code(), Some(3), "{name} {engine} {options:?}: {}", told(&output));
             }
         }
+    }
+}
+
+/// A name server that never answers, for programs that are started by it: each look-up takes minutes.
+struct SilentNames {
+    socket: UdpSocket,
+    folder: TempDir,
+}
+
+impl SilentNames {
+    fn start() -> Option<Self> {
+        let socket = UdpSocket::bind("127.0.0.42:53");
+        let private = Command::new("unshare").args(["--mount", "true"]).status();
+        let (Ok(socket), true) = (socket, private.is_ok_and(|status| status.success())) else {
+            assert!(std::env::var("CI").as_deref() != Ok("true"), "no name server in CI");
+            eprintln!("SKIPPED: no name server: not root");
+            return None;
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let conf = "nameserver 127.0.0.42\noptions timeout:30 attempts:5\n";
+        std::fs::write(folder.path().join("resolv.conf"), conf).unwrap();
+        std::fs::write(folder.path().join("nsswitch.conf"), "hosts: files dns\n").unwrap();
+        Some(Self { socket, folder })
+    }
+
+    fn haul(&self, arguments: &[&str]) -> Command {
+        let script =
+            "mount --bind resolv.conf /etc/resolv.conf; mount --bind nsswitch.conf /etc/nsswitch.conf; exec \"$@\"";
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation", "private", "sh", "-ec", script, "sh", env!("CARGO_BIN_EXE_haul")]);
+        command.args(arguments).current_dir(self.folder.path()).stdin(Stdio::null());
+        command.env("HOME", self.folder.path()).env("XDG_STATE_HOME", self.folder.path());
+        command.env_remove("ALL_PROXY").env_remove("all_proxy");
+        command
+    }
+}
+
+/// Should the look-up be waited for, the runner ends the test before the system gives up.
+#[test]
+fn silent_name_servers_keep_neither_from_the_timeout_nor_from_the_end() {
+    let Some(names) = SilentNames::start() else { return };
+    let phase = "look up the host: no answer for 0.3 s";
+    for (arguments, wanted) in [
+        (&["ls", "ftp://host.example/"][..], &["host.example", phase][..]),
+        (&["ls", "sftp://me@host.example/"], &["host.example", phase]),
+        (&["get", "--ssh-engine=libssh2", "sftp://me@host.example/x"], &["host.example", phase]),
+        (&["ls", "--ssh-engine=openssh", "sftp://me@host.example/"], &["host.example", "doesn't answer"]),
+        (&["cat", "--proxy=socks5://proxy.example", "ftp://1.2.3.4/x"], &["proxy socks5h://proxy.example:1080", phase]),
+    ] {
+        let output = names.haul(&[arguments, &["--timeout=300ms"]].concat()).output().unwrap();
+        let text = told(&output);
+        assert_eq!(output.status.code(), Some(3), "{arguments:?}: {text}");
+        assert!(wanted.iter().all(|words| text.contains(words)), "{arguments:?}: {text}");
+    }
+    for arguments in [&["get", "sftp://me@host.example/x"][..], &["ls", "ftp://host.example/"]] {
+        names.socket.set_nonblocking(true).unwrap();
+        while names.socket.recv(&mut [0; 512]).is_ok() {}
+        names.socket.set_nonblocking(false).unwrap();
+        let mut child = names.haul(&[arguments, &["--timeout=1h"]].concat()).stderr(Stdio::null()).spawn().unwrap();
+        // It is looking.
+        names.socket.recv(&mut [0; 512]).unwrap();
+        kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(130), "{arguments:?}");
     }
 }
