@@ -283,7 +283,8 @@ fn bad_percent(text: &str) -> Option<usize> {
         .map(|i| i + 1)
 }
 
-fn parse_login(login: &str) -> Result<(Option<String>, Option<Secret>)> {
+/// Reads `user[:password]` of a URL.
+pub(crate) fn parse_login(login: &str) -> Result<(Option<String>, Option<Secret>)> {
     let (user, password) = match login.split_once(':') {
         Some((user, password)) => (user, Some(password)),
         None => (login, None),
@@ -299,7 +300,8 @@ fn parse_login(login: &str) -> Result<(Option<String>, Option<Secret>)> {
     Ok((user, password.map(|p| decode(p, "password")).transpose()?.map(Secret::new)))
 }
 
-fn parse_address(address: &str) -> Result<(String, Option<u16>)> {
+/// Reads `host[:port]` of a URL.
+pub(crate) fn parse_address(address: &str) -> Result<(String, Option<u16>)> {
     let (host, port) = match address.strip_prefix('[') {
         Some(rest) => {
             let (host, tail) = rest.split_once(']').ok_or_else(|| usage("a [ without ] in the host"))?;

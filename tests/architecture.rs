@@ -16,8 +16,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("serve", &["error", "endpoint", "transport"]),
 ];
 
-/// The backends, and which others each may name.
-const BACKENDS: &[(&str, &[&str])] = &[("local", &[]), ("ftp", &[]), ("ssh", &[]), ("sftp", &["ssh"])];
+/// The backends and what dials for them, and which others each may name.
+const BACKENDS: &[(&str, &[&str])] =
+    &[("local", &[]), ("dial", &[]), ("ftp", &["dial"]), ("ssh", &["dial"]), ("sftp", &["ssh"])];
 
 /// Crates that only one part may name, so that changing one changes one place.
 const KEPT_IN: &[(&str, &[&str])] = &[
@@ -87,6 +88,21 @@ fn each_foreign_crate_stays_in_its_place() {
             if !places.iter().any(|place| name.starts_with(place)) && names_crate(&text, krate) {
                 wrong.push(format!("{name} uses {krate}"));
             }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// A connection that is made elsewhere would go around the proxy.
+#[test]
+fn one_place_dials() {
+    let dials = ["TcpStream::connect", "TcpSocket", "lookup_host", "to_socket_addrs", "client::connect("];
+    // In active mode a server calls back, and a client listens.
+    let active = ["src/serve/ftp/data.rs", "src/transport/ftp/active.rs"];
+    let mut wrong = Vec::new();
+    for (name, text) in sources() {
+        if !name.starts_with("src/transport/dial/") && !active.contains(&&*name) {
+            wrong.extend(dials.iter().filter(|call| text.contains(**call)).map(|call| format!("{name}: {call}")));
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");

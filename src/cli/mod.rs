@@ -21,6 +21,7 @@ mod log;
 mod ls;
 mod mkdir;
 mod mv;
+mod network;
 mod options;
 mod progress;
 mod prompt;

@@ -13,6 +13,7 @@ use haul::transport::{ConnectOptions, Durability, HostKeyPolicy, Prompt, Secret,
 use haul::{Error, ErrorKind};
 
 use super::ftp_options::FtpArgs;
+use super::network::NetworkArgs;
 use super::progress::View;
 use super::report::Report;
 use super::values::{Count, choice, count, duration, size};
@@ -193,6 +194,9 @@ pub(crate) struct ConnectArgs {
     #[command(flatten)]
     ftp: FtpArgs,
 
+    #[command(flatten)]
+    network: NetworkArgs,
+
     /// Give up a phase after so long without progress
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     timeout: Duration,
@@ -209,7 +213,7 @@ impl ConnectArgs {
             Some(file) => Some(read_password(file, report)?),
             None => std::env::var_os("HAUL_PASSWORD").map(password_from_environment).transpose()?,
         };
-        Ok(ConnectOptions {
+        let mut options = ConnectOptions {
             timeout: self.timeout,
             password,
             prompt,
@@ -227,7 +231,9 @@ impl ConnectArgs {
             ftp: self.ftp.options(),
             max_connections: self.connections.0,
             ..ConnectOptions::default()
-        })
+        };
+        self.network.apply(&mut options, report)?;
+        Ok(options)
     }
 }
 

@@ -1,12 +1,14 @@
 //! How to connect and log in: options, secrets, and the person who may be asked.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use zeroize::Zeroizing;
 
+use super::dial::{AddressFamily, Proxies};
 use super::ftp_options::FtpOptions;
 
 /// A password or passphrase: never shown by `Debug`, wiped from memory when dropped.
@@ -130,6 +132,13 @@ pub enum TlsMode {
 pub struct ConnectOptions {
     /// The longest wait without progress in any phase.
     pub timeout: Duration,
+    /// Through which proxies hosts are reached: control, data and SSH connections, the first of several servers on the
+    /// way. By default through none: [`Proxies::from_environment`] heeds `ALL_PROXY` and `NO_PROXY`.
+    pub proxies: Proxies,
+    /// Which addresses are tried, those of a proxy too; `None`: what the configuration of OpenSSH says, else all.
+    pub family: Option<AddressFamily>,
+    /// The address of this machine that connections start from.
+    pub bind: Option<IpAddr>,
     /// The password from file or environment; one in the URL comes first.
     pub password: Option<Secret>,
     /// Whom to ask.
@@ -165,6 +174,9 @@ impl Default for ConnectOptions {
     fn default() -> Self {
         Self {
             timeout: Duration::from_secs(30),
+            proxies: Proxies::default(),
+            family: None,
+            bind: None,
             password: None,
             prompt: Arc::new(NoPrompt),
             ssh_config: SshConfig::default(),

@@ -15,6 +15,7 @@ use crate::endpoint::{Endpoint, Scheme};
 use crate::error::Result;
 
 mod buffers;
+mod dial;
 pub mod ftp;
 mod ftp_options;
 mod lease;
@@ -27,6 +28,7 @@ pub mod ssh;
 mod ssh_config;
 mod types;
 
+pub use dial::{AddressFamily, Proxies};
 pub use ftp_options::{ActivePorts, FtpOptions, TlsPin, TlsVersion};
 pub use login::{ConnectOptions, HostKeyPolicy, NoPrompt, Prompt, Secret, SshConfig, SshEngine, TlsMode};
 pub use path::{RemotePath, escape, is_plain_name};

@@ -6,5 +6,6 @@
 pub mod data;
 pub mod fault;
 pub mod lab;
+pub mod proxy;
 pub mod target;
 pub mod wan;

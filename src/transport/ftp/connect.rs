@@ -8,7 +8,6 @@ use tokio::sync::{Mutex, OnceCell};
 use tokio::task::spawn_blocking;
 
 use super::connection::Connection;
-use super::dial::dial_host;
 use super::dialogue::Dialogue;
 use super::features::Features;
 use super::port::DataCommand;
@@ -19,11 +18,14 @@ use super::trust::{Trust, Versions};
 use super::wire::{Stream, Wire};
 use crate::endpoint::{Endpoint, Scheme};
 use crate::error::{Error, ErrorKind, Result};
+use crate::transport::dial::{Dialled, Dialler};
 use crate::transport::{ConnectOptions, Secret, TlsMode, TlsVersion};
 
 const ANONYMOUS: &str = "anonymous";
 /// What an anonymous user gives for a password, by custom an address.
 const ANONYMOUS_PASSWORD: &str = "haul@";
+/// Keeps routers from forgetting a control connection that is silent during a long transfer.
+const KEEPALIVE: Duration = Duration::from_secs(30);
 
 /// One user at one server: how to make another connection, and what the ones before have learnt.
 pub(super) struct Login {
@@ -31,6 +33,7 @@ pub(super) struct Login {
     port: u16,
     user: String,
     options: ConnectOptions,
+    dialler: Arc<Dialler>,
     security: Security,
     trust: OnceCell<Arc<Trust>>,
     /// Kept once they are known, so that the user is asked once.
@@ -81,6 +84,7 @@ impl Login {
             Some(_) => endpoint.password.clone().or_else(|| options.password.clone()),
         };
         Self {
+            dialler: Arc::new(Dialler::new(options).kept_alive(KEEPALIVE)),
             host: endpoint.host.clone(),
             port: endpoint.effective_port(),
             user: endpoint.user.clone().unwrap_or_else(|| ANONYMOUS.to_owned()),
@@ -201,14 +205,18 @@ impl Login {
             // What is wrong with the user's files is said before anybody is called, who would wait for a passphrase.
             self.trust().await?;
         }
-        let (tcp, took) = dial_host(&self.host, self.port, timeout).await?;
+        let Dialled { tcp, route, took } = self.dialler.dial(&self.host, self.port).await?;
+        if self.is_active() && route.is_through_proxy() {
+            let text = "active mode doesn't go through a proxy: the server could not connect to this machine";
+            return Err(Error::new(ErrorKind::Usage, text).with_hint("leave out --active, or use --proxy none"));
+        }
         self.round_trip.fetch_min(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
         let mut tls = None;
         let mut dialogue = if self.security == Security::Implicit {
             let implicit = tls.insert(self.new_tls().await?);
-            Dialogue::new(implicit.connect(tcp).await?)
+            Dialogue::new(implicit.connect(tcp).await?, route)
         } else {
-            Dialogue::new(Wire::new(Stream::Plain(tcp), timeout))
+            Dialogue::new(Wire::new(Stream::Plain(tcp), timeout), route)
         };
         let greeting = dialogue.greeting().await?;
         if self.wants_upgrade() && self.agree_on_tls(&mut dialogue).await? {

@@ -23,6 +23,7 @@ use super::trust;
 use super::wire::Wire;
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::Secret;
+use crate::transport::dial::Route;
 
 /// The longest reply taken; real ones, with a message of the day, have a few KiB.
 const MAX_REPLY: usize = 256 * 1024;
@@ -34,6 +35,8 @@ const MAX_DELAYS: usize = 16;
 /// A control connection.
 pub(super) struct Dialogue {
     wire: Wire,
+    /// The way to the ports of data connections.
+    route: Route,
     input: Vec<u8>,
     output: Zeroizing<Vec<u8>>,
     /// Whether the server takes 0xFF doubled, as Telnet has it.
@@ -61,9 +64,10 @@ enum Ahead {
 
 impl Dialogue {
     /// Starts on a connection on which nothing was said yet.
-    pub(super) fn new(wire: Wire) -> Self {
+    pub(super) fn new(wire: Wire, route: Route) -> Self {
         Self {
             wire,
+            route,
             input: Vec::new(),
             output: Zeroizing::default(),
             telnet: false,
@@ -155,7 +159,7 @@ impl Dialogue {
             return Err(Error::new(ErrorKind::Protocol, "the server said more than was asked for"));
         }
         match self.wire.into_plain() {
-            Some(tcp) => Ok(Self::new(tls.connect(tcp).await?)),
+            Some(tcp) => Ok(Self::new(tls.connect(tcp).await?, self.route)),
             None => Err(Error::new(ErrorKind::Protocol, "TLS within TLS")),
         }
     }
@@ -235,7 +239,7 @@ impl Dialogue {
     /// Returns the way that an answer opens, if it does: see [`Way::answered`].
     pub(super) fn way_of(&mut self, reply: &Reply, ahead: bool) -> Option<Way> {
         let server = self.wire.tcp().peer_addr().ok()?;
-        Way::answered(reply, self.offer.take(), server, self.wire.timeout(), ahead)
+        Way::answered(reply, self.offer.take(), server, &self.route, self.wire.timeout(), ahead)
     }
 
     /// Takes what the server said instead of naming a port.

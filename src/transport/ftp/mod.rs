@@ -28,7 +28,6 @@ mod certificate;
 mod connect;
 mod connection;
 mod data;
-mod dial;
 mod dialogue;
 mod ending;
 mod facts;

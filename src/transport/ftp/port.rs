@@ -9,11 +9,11 @@ use futures_util::future::BoxFuture;
 use tokio::net::TcpStream;
 
 use super::active::{Offer, Verb};
-use super::dial::dial;
 use super::dialogue::Dialogue;
 use super::reply::Reply;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::transport::ActivePorts;
+use crate::transport::dial::Route;
 
 /// Privileged ports that are meant for data: ftp-data and ftps-data.
 const FOR_DATA: [u16; 2] = [20, 989];
@@ -53,40 +53,41 @@ impl DataCommand {
 
 /// A data connection being made.
 pub(super) struct Way {
-    dialling: BoxFuture<'static, std::io::Result<TcpStream>>,
+    dialling: BoxFuture<'static, Result<TcpStream>>,
     /// Made before it was needed.
     pub(super) ahead: bool,
 }
 
 impl Way {
-    /// Goes on from the answer to the question for a data connection: towards a port of the server's own address, or,
-    /// where we had offered one, from there. `None` where the answer is no or makes no sense.
+    /// Goes on from the answer to the question for a data connection: towards a port of the server itself, or, where we
+    /// had offered one, from there. `None` where the answer is no or makes no sense.
     pub(super) fn answered(
         reply: &Reply,
         offer: Option<Offer>,
         server: SocketAddr,
+        route: &Route,
         limit: Duration,
         ahead: bool,
     ) -> Option<Self> {
         match offer {
             // Not begun: the time that the server has begins when the transfer does.
-            Some(offer) if reply.is_ok() => Some(Self { dialling: Box::pin(offer.accept(server.ip(), limit)), ahead }),
-            Some(_) => None,
-            None => {
-                let address = SocketAddr::new(server.ip(), port_in(reply)?);
-                Some(Self { dialling: Box::pin(dial(address, limit)), ahead }.begun())
+            Some(offer) if reply.is_ok() => {
+                let arrival = async move { offer.accept(server.ip(), limit).await.map_err(not_arrived) };
+                Some(Self { dialling: Box::pin(arrival), ahead })
             }
+            Some(_) => None,
+            None => Some(Self { dialling: Box::pin(route.clone().dial(port_in(reply)?)), ahead }.begun()),
         }
     }
 
     /// Waits for the connection.
-    pub(super) async fn arrived(self) -> std::io::Result<Self> {
+    pub(super) async fn arrived(self) -> Result<Self> {
         let tcp = self.dialling.await?;
         Ok(Self { dialling: Box::pin(std::future::ready(Ok(tcp))), ..self })
     }
 
     /// Returns the connection.
-    pub(super) async fn connected(self) -> std::io::Result<TcpStream> {
+    pub(super) async fn connected(self) -> Result<TcpStream> {
         self.dialling.await
     }
 
@@ -97,6 +98,13 @@ impl Way {
         }
         self
     }
+}
+
+fn not_arrived(error: std::io::Error) -> Error {
+    Error::io("wait for the server", error).with_hint(
+        "in active mode the server connects to this machine, which firewalls and NAT seldom allow; passive mode, \
+         without --active, may work",
+    )
 }
 
 /// Reads the port out of a reply to EPSV (RFC 2428) or PASV (RFC 959). The address of a 227 is not believed. Nor is a

@@ -165,7 +165,7 @@ impl Connection {
                     tracing::debug!("the port of EPSV can't be reached, going on with PASV");
                     return Err(Miss::Passive);
                 }
-                Err(e) => return Err(Error::io("open a data connection", e).into()),
+                Err(e) => return Err(e.context("open a data connection").into()),
             };
         }
         if let Transfer::Write(offset @ 1..) = what {
@@ -244,7 +244,7 @@ impl Connection {
             }
             Err(Closed::Unreachable(e)) => {
                 self.health = if ahead { Health::Stale } else { Health::Broken };
-                Err(self.unreachable(e).into())
+                Err(e.context("open a data connection").into())
             }
             Err(Closed::Silent(e)) => {
                 self.health = Health::Broken;
@@ -283,17 +283,6 @@ impl Connection {
         Err(Refusal::Said(begun.elsewhere.unwrap_or(reply)))
     }
 
-    fn unreachable(&self, error: std::io::Error) -> Error {
-        let error = Error::io("open a data connection", error);
-        match self.login().is_active() {
-            true => error.with_hint(
-                "in active mode the server connects to this machine, which firewalls and NAT seldom allow; passive mode, \
-                 without --active, may work",
-            ),
-            false => error,
-        }
-    }
-
     async fn ask_way(&mut self) -> Result<Way, Miss> {
         loop {
             let line = self.port_line()?;
@@ -319,7 +308,7 @@ impl Connection {
 
 /// Why a data connection was not made.
 enum Closed {
-    Unreachable(std::io::Error),
+    Unreachable(Error),
     /// It was made, and then nothing came.
     Silent(Error),
     Tls(Error),

@@ -1,4 +1,5 @@
-//! How the system's `ssh` asks us: it runs this program as its `SSH_ASKPASS`, which asks back over a socket.
+//! How the system's `ssh` asks us: it runs this program as its `SSH_ASKPASS`, which asks back over a socket. Connections
+//! through a proxy are asked for in the same way: see `openssh_dial`.
 //!
 //! Secrets pass through the socket and a pipe only. The environment names the socket; it lies in a folder that only this
 //! user can enter, and lives until the login is done.
@@ -21,8 +22,10 @@ use zeroize::Zeroizing;
 
 use super::auth::lock;
 use super::cache::LoginCache;
+use super::openssh_dial::{self, DIAL};
 use super::questions::asks_for_password;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
+use crate::transport::dial::Dialler;
 use crate::transport::{Prompt, Secret, escape};
 
 /// Names the socket in the environment of `ssh` and thereby of the askpass program.
@@ -48,8 +51,14 @@ pub fn askpass_main() -> Option<ExitCode> {
         }
         return None;
     };
-    let question = std::env::args_os().nth(1).unwrap_or_default();
-    let answered = relay(Path::new(&socket), question.as_encoded_bytes());
+    let mut arguments = std::env::args_os().skip(1);
+    let question = arguments.next().unwrap_or_default();
+    let answered = match (arguments.next(), arguments.next()) {
+        (Some(host), Some(port)) if question == DIAL => {
+            fetch(Path::new(&socket), &openssh_dial::question(&host, &port))
+        }
+        _ => relay(Path::new(&socket), question.as_encoded_bytes()),
+    };
     Some(if matches!(answered, Ok(true)) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -59,9 +68,9 @@ pub fn use_askpass_program(program: PathBuf) {
     let _ = PROGRAM.set(program);
 }
 
-/// Returns whether `ssh` can ask us.
-pub(super) fn is_possible() -> bool {
-    PROGRAM.get().is_some()
+/// Returns the program by which `ssh` can ask us.
+pub(super) fn program() -> Option<&'static Path> {
+    PROGRAM.get().map(PathBuf::as_path)
 }
 
 /// Runs in the askpass program: passes the question on and the answer back. Returns whether there was one.
@@ -83,12 +92,24 @@ fn relay(socket: &Path, question: &[u8]) -> io::Result<bool> {
     Ok(true)
 }
 
+/// Runs as a `ProxyCommand`: fetches a connection and hands it to `ssh`. Returns whether there was one.
+fn fetch(socket: &Path, question: &[u8]) -> io::Result<bool> {
+    let mut stream = BlockingStream::connect(socket)?;
+    stream.write_all(&[DIAL.as_bytes(), b"\0", question].concat())?;
+    stream.shutdown(Shutdown::Write)?;
+    let Some(connection) = openssh_dial::receive_socket(&stream)? else { return Ok(false) };
+    openssh_dial::send_socket(io::stdout(), connection)?;
+    Ok(true)
+}
+
 /// What answers are made of.
 pub(super) struct Knowledge {
     pub(super) prompt: Arc<dyn Prompt>,
     pub(super) cache: LoginCache,
     /// The password that needs no question.
     pub(super) password: Option<Secret>,
+    /// What connections are made by.
+    pub(super) dialler: Option<Arc<Dialler>>,
 }
 
 /// The listening end, for one login.
@@ -107,6 +128,8 @@ struct State {
     /// The question that nobody could answer.
     unanswered: Mutex<Option<String>>,
     gave_up: tokio::sync::Notify,
+    /// Why there is no connection.
+    undialled: Mutex<Option<Error>>,
 }
 
 impl Drop for Askpass {
@@ -142,12 +165,13 @@ impl Askpass {
             given: Mutex::default(),
             unanswered: Mutex::default(),
             gave_up: tokio::sync::Notify::new(),
+            undialled: Mutex::default(),
         });
         let answering = tokio::spawn(answer_all(listener, Arc::clone(&state)));
         Ok(Some(Self { folder, answering, state }))
     }
 
-    /// Returns whether a person is being asked right now.
+    /// Returns whether a person, or a proxy, is being asked right now.
     pub(super) fn is_asking(&self) -> bool {
         self.state.asking.load(Ordering::Acquire) > 0
     }
@@ -161,6 +185,11 @@ impl Askpass {
             }
             woken.await;
         }
+    }
+
+    /// Takes the error of a connection that couldn't be made.
+    pub(super) fn take_undialled(&self) -> Option<Error> {
+        lock(&self.state.undialled).take()
     }
 
     /// The login succeeded: what was answered is right.
@@ -189,6 +218,17 @@ async fn answer_one(mut stream: UnixStream, state: &Arc<State>) -> io::Result<()
     let (kind, question) = text.split_once('\0').unwrap_or(("", &text));
     let (kind, question) = (kind.to_owned(), question.to_owned());
     state.asking.fetch_add(1, Ordering::AcqRel);
+    if let (DIAL, Some(dialler)) = (&*kind, &state.knowledge.dialler) {
+        let dialled = dial(dialler, &question).await;
+        state.asking.fetch_sub(1, Ordering::AcqRel);
+        return match dialled {
+            Ok(tcp) => openssh_dial::send_socket(&stream, tcp),
+            Err(e) => {
+                *lock(&state.undialled) = Some(e);
+                Ok(())
+            }
+        };
+    }
     let thinking = Arc::clone(state);
     let answer = spawn_blocking(move || thinking.answer(&kind, &question)).await.unwrap_or_default();
     state.asking.fetch_sub(1, Ordering::AcqRel);
@@ -197,6 +237,14 @@ async fn answer_one(mut stream: UnixStream, state: &Arc<State>) -> io::Result<()
         stream.write_all(&reply).await?;
     }
     stream.shutdown().await
+}
+
+/// Makes a connection for `ssh`, which wants a socket that blocks.
+async fn dial(dialler: &Arc<Dialler>, question: &str) -> Result<std::net::TcpStream> {
+    let (host, port) = openssh_dial::asked(question)
+        .ok_or_else(|| Error::new(ErrorKind::Protocol, "ssh asks for a connection to nowhere"))?;
+    let tcp = dialler.dial(host, port).await?.tcp.into_std();
+    tcp.and_then(|tcp| tcp.set_nonblocking(false).map(|()| tcp)).map_err(|e| Error::io("set up the connection", e))
 }
 
 impl State {

@@ -30,6 +30,7 @@ mod known_hosts;
 mod libssh2;
 mod openssh;
 mod openssh_child;
+mod openssh_dial;
 mod pem;
 mod pump;
 mod questions;

@@ -18,10 +18,11 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::askpass::{self, Knowledge};
 use super::cache::LoginCache;
 use super::openssh_child::Run;
+use super::openssh_dial;
 use super::{EXEC_OUTPUT, EXEC_PATIENCE, Ended, Inbound, Outbound, Session, exec_result, keep_up_to, within};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind, Result};
-use crate::transport::{ConnectOptions, HostKeyPolicy, SshConfig};
+use crate::transport::{AddressFamily, ConnectOptions, HostKeyPolicy, SshConfig};
 
 /// The subsystem that is asked for ahead: its run is the one that shows whether the login works.
 const FIRST: &str = "sftp";
@@ -56,19 +57,28 @@ struct Plan {
 
 impl Plan {
     async fn run(&self, flags: &[&OsStr], request: &OsStr) -> Result<Run> {
+        let run = self.try_run(flags, request).await;
+        run.map_err(|error| error.at(self.endpoint.origin()))
+    }
+
+    async fn try_run(&self, flags: &[&OsStr], request: &OsStr) -> Result<Run> {
+        let arguments = arguments(&self.endpoint, &self.options)?;
+        let mut asking = self.command();
+        asking.args(&arguments).arg("-G").arg("--").arg(&self.endpoint.host);
+        let (proxy, dialler) = openssh_dial::way(asking, askpass::program(), &self.options).await?.unzip();
         let knowledge = Knowledge {
             prompt: Arc::clone(&self.options.prompt),
             cache: self.cache.clone(),
             password: self.endpoint.password.clone().or_else(|| self.options.password.clone()),
+            dialler: dialler.map(Arc::new),
         };
         let mut command = self.command();
-        command.args(arguments(&self.endpoint, &self.options)?);
-        if !askpass::is_possible() {
+        command.args(arguments).args(proxy.unwrap_or_default());
+        if askpass::program().is_none() {
             command.arg("-oBatchMode=yes");
         }
         command.args(flags).arg("--").arg(&self.endpoint.host).arg(request);
-        let run = Run::start(command, knowledge, self.options.timeout).await;
-        run.map_err(|error| error.at(self.endpoint.origin()))
+        Run::start(command, knowledge, self.options.timeout).await
     }
 
     fn command(&self) -> Command {
@@ -107,6 +117,13 @@ fn arguments(endpoint: &Endpoint, options: &ConnectOptions) -> Result<Vec<OsStri
         SshConfig::None => arguments.push("-Fnone".into()),
         SshConfig::File(file) => arguments.extend(["-F".into(), file.into()]),
     }
+    match options.family {
+        None => {}
+        Some(AddressFamily::Any) => arguments.push("-oAddressFamily=any".into()),
+        Some(AddressFamily::Ipv4) => arguments.push("-4".into()),
+        Some(AddressFamily::Ipv6) => arguments.push("-6".into()),
+    }
+    arguments.extend(options.bind.map(|address| format!("-oBindAddress={address}").into()));
     let policy = options.host_key.map(|policy| match policy {
         HostKeyPolicy::Ask => "ask",
         HostKeyPolicy::Strict => "yes",

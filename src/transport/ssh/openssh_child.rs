@@ -60,7 +60,13 @@ impl Run {
                 }
             };
             tokio::select! {
-                _ = run.child.wait() => return Err(run.failure().await),
+                _ = run.child.wait() => {
+                    let undialled = askpass.as_ref().and_then(Askpass::take_undialled);
+                    return Err(match undialled {
+                        Some(error) => error,
+                        None => run.failure().await,
+                    });
+                }
                 question = unanswered => return Err(nobody_answers(&question)),
                 () = news => {}
                 () = tokio::time::sleep(limit) => {

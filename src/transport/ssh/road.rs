@@ -5,6 +5,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::Stdio;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, Interest, copy_bidirectional};
@@ -13,10 +14,11 @@ use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 
 use super::cache::LoginCache;
+use super::russh;
 use super::target::{Target, Way};
-use super::{russh, tcp};
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::ConnectOptions;
+use crate::transport::dial::{Dialled, Dialler};
 
 /// A socket that leads to the server.
 #[derive(Debug)]
@@ -60,11 +62,14 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Tunnel for T {}
 /// can't be started or a server on the way lets nobody through.
 pub(super) async fn open(target: &Target, options: &ConnectOptions, cache: &LoginCache) -> Result<(Road, Keeper)> {
     match &target.way {
-        Way::Straight => {
-            let stream = tcp::connect(&target.host, target.port, target.connect_timeout).await?;
-            Ok((Road::Tcp(stream), Keeper::Nobody))
+        // A proxy that was named for this run goes before what the configuration says.
+        Way::Command(command) if !options.proxies.is_named() => run(command),
+        Way::Straight | Way::Command(_) => {
+            let dialler =
+                Dialler::new(options).within(target.connect_timeout).starting_from(target.bind_address, target.family);
+            let Dialled { tcp, .. } = Arc::new(dialler).dial(&target.host, target.port).await?;
+            Ok((Road::Tcp(tcp), Keeper::Nobody))
         }
-        Way::Command(command) => run(command),
         Way::Jumps(hops) => through(hops, target, options, cache).await,
     }
 }

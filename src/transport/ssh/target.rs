@@ -1,5 +1,6 @@
 //! Whom to reach and how: the URL, the options, and what `~/.ssh/config` has to say where they say nothing.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,9 +12,9 @@ use super::known_hosts::{Files, Names};
 use super::{libssh2, russh_config};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind, Result};
-use crate::transport::ssh_config::{Agent, Family, HostConfig, Typed, read};
+use crate::transport::ssh_config::{Agent, HostConfig, Typed, read};
 pub(super) use crate::transport::ssh_config::{Method, Way};
-use crate::transport::{ConnectOptions, HostKeyPolicy, Secret, SshEngine};
+use crate::transport::{AddressFamily, ConnectOptions, HostKeyPolicy, Secret, SshEngine};
 
 /// What the engines that log in themselves need to know.
 #[derive(Debug)]
@@ -43,11 +44,9 @@ pub(super) struct Target {
     pub(super) host_key: HostKeyPolicy,
     pub(super) connect_timeout: Duration,
     /// Which of the host's addresses count.
-    #[allow(dead_code, reason = "the dialling is to heed it")]
-    pub(super) family: Family,
+    pub(super) family: AddressFamily,
     /// The address here that connections start from.
-    #[allow(dead_code, reason = "the dialling is to heed it")]
-    pub(super) bind_address: Option<String>,
+    pub(super) bind_address: Option<IpAddr>,
 }
 
 /// Key files to try.
@@ -180,6 +179,14 @@ impl Target {
             Some(file) => Files::only(file, names),
             None => Files::of(config.known_hosts, config.system_known_hosts, names),
         };
+        let bind_address = match (options.bind, config.bind_address) {
+            (None, Some(text)) => Some(text.parse().map_err(|_| {
+                Error::new(ErrorKind::Usage, format!("BindAddress is no address but {text:?}"))
+                    .at(&name)
+                    .with_hint("--ssh-engine openssh takes names as well")
+            })?),
+            (given, _) => given,
+        };
         Ok(Self {
             name,
             password: None,
@@ -198,8 +205,8 @@ impl Target {
             },
             host_key: options.host_key.or(config.host_key).unwrap_or_default(),
             connect_timeout: config.connect_timeout.map_or(options.timeout, |time| time.min(options.timeout)),
-            family: config.family,
-            bind_address: config.bind_address,
+            family: options.family.unwrap_or(config.family),
+            bind_address,
             filed_as: match config.alias {
                 Some(alias) => (alias, 22),
                 None => (config.host.clone(), config.port),

@@ -1,4 +1,4 @@
-//! Reaching the server: names, addresses, and a socket whose waits end.
+//! A socket whose waits end.
 
 use std::io::{self, IoSliceMut};
 use std::ops::Range;
@@ -9,37 +9,11 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, lookup_host};
-use tokio::time::{Instant, Sleep, sleep_until, timeout};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::road::Road;
 use super::stage::{Listener, Stage};
-use crate::error::{Error, ErrorKind, Result};
-
-/// Connects to the first address of the host that answers; each has `limit` time.
-///
-/// # Errors
-/// `ConnectionRefused` for an unknown host or when no address answers, `Timeout`.
-pub(super) async fn connect(host: &str, port: u16, limit: Duration) -> Result<TcpStream> {
-    let addresses: Vec<_> = timeout(limit, lookup_host((host, port)))
-        .await
-        .map_err(|_| Error::new(ErrorKind::Timeout, "looking up the host took too long").at(host))?
-        .map_err(|e| Error::io("look up the host", e).with_kind(ErrorKind::ConnectionRefused).at(host))?
-        .collect();
-    let mut failure = Error::new(ErrorKind::ConnectionRefused, "the host has no address").at(host);
-    for address in addresses {
-        match timeout(limit, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => {
-                // Requests are small and each waits for its answer: Nagle would only delay them.
-                stream.set_nodelay(true).map_err(|e| Error::io("set up the connection", e).at(address))?;
-                return Ok(stream);
-            }
-            Ok(Err(e)) => failure = Error::io("connect", e).at(address),
-            Err(_) => failure = Error::new(ErrorKind::Timeout, "connecting took too long").at(address),
-        }
-    }
-    Err(failure)
-}
+use crate::error::{Error, Result};
 
 /// Bytes read ahead behind a short read: as many small packets as there may be.
 const AHEAD: usize = 8 * 1024;

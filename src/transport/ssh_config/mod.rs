@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::transport::{HostKeyPolicy, SshConfig, escape};
+use crate::transport::{AddressFamily as Family, HostKeyPolicy, SshConfig, escape};
 
 mod algorithms;
 mod lines;
@@ -69,15 +69,6 @@ pub(super) enum Agent {
     None,
     /// The one behind this socket.
     At(PathBuf),
-}
-
-/// Which addresses of a host count.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) enum Family {
-    #[default]
-    Any,
-    Ipv4,
-    Ipv6,
 }
 
 /// How to prove who we are.
