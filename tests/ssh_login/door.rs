@@ -13,13 +13,28 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-/// What opens the door. The password is the one of the tests.
+/// What opens the door, one after the other. The password is the one of the tests, and any key will do.
+pub(crate) type Rule = &'static [Lock];
+
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Rule {
+pub(crate) enum Lock {
     Password,
-    /// Hidden questions and their answers, put at once.
-    Questions(&'static [(&'static str, &'static str)]),
-    KeyThenPassword,
+    Key,
+    /// Rounds of questions.
+    Questions(&'static [Round]),
+}
+
+/// Questions that are put at once: the text, whether the answer may be seen, and the right one.
+pub(crate) type Round = &'static [(&'static str, bool, &'static str)];
+
+impl Lock {
+    fn method(self) -> MethodKind {
+        match self {
+            Self::Password => MethodKind::Password,
+            Self::Key => MethodKind::PublicKey,
+            Self::Questions(_) => MethodKind::KeyboardInteractive,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -50,13 +65,8 @@ impl Door {
         let line = format!("[127.0.0.1]:{port} ssh-ed25519 {}\n", host.public_key_base64());
         std::fs::write(folder.path().join("known_hosts"), line).unwrap();
 
-        let first = match rule {
-            Rule::Password => MethodKind::Password,
-            Rule::Questions(_) => MethodKind::KeyboardInteractive,
-            Rule::KeyThenPassword => MethodKind::PublicKey,
-        };
         let config = Arc::new(server::Config {
-            methods: MethodSet::from(&[first][..]),
+            methods: MethodSet::from(&[rule[0].method()][..]),
             auth_rejection_time: std::time::Duration::ZERO,
             keys: vec![host],
             ..server::Config::default()
@@ -65,7 +75,7 @@ impl Door {
         let porter_seen = Arc::clone(&seen);
         let serving = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let porter = Porter { rule, seen: Arc::clone(&porter_seen), key_shown: false };
+                let porter = Porter { rule, seen: Arc::clone(&porter_seen), opened: 0, round: 0 };
                 let config = Arc::clone(&config);
                 tokio::spawn(async move {
                     if let Ok(session) = server::run_stream(config, stream, porter).await {
@@ -85,6 +95,11 @@ impl Door {
         Endpoint::parse(format!("sftp://me@127.0.0.1:{}/", self.port)).unwrap()
     }
 
+    /// Returns what clients sent, in order: passwords, answers, "a key".
+    pub(crate) fn seen(&self) -> Vec<String> {
+        self.seen.lock().unwrap().clone()
+    }
+
     /// Returns how often clients sent this as a password or an answer.
     pub(crate) fn count(&self, secret: &str) -> usize {
         self.seen.lock().unwrap().iter().filter(|seen| *seen == secret).count()
@@ -94,7 +109,10 @@ impl Door {
 struct Porter {
     rule: Rule,
     seen: Arc<Mutex<Vec<String>>>,
-    key_shown: bool,
+    /// Locks that are open.
+    opened: usize,
+    /// The round of questions that is being answered.
+    round: usize,
 }
 
 impl server::Handler for Porter {
@@ -102,19 +120,13 @@ impl server::Handler for Porter {
 
     async fn auth_password(&mut self, _: &str, password: &str) -> Result<Auth, russh::Error> {
         self.seen.lock().unwrap().push(password.into());
-        let may = !matches!(self.rule, Rule::KeyThenPassword) || self.key_shown;
-        Ok(if may && password == super::PASSWORD { Auth::Accept } else { self.refusal() })
+        let is_right = matches!(self.lock(), Lock::Password) && password == super::PASSWORD;
+        Ok(self.verdict(is_right))
     }
 
     async fn auth_publickey(&mut self, _: &str, _: server::VerifiedPublicKey<'_>) -> Result<Auth, russh::Error> {
-        if !matches!(self.rule, Rule::KeyThenPassword) {
-            return Ok(self.refusal());
-        }
-        self.key_shown = true;
-        Ok(Auth::Reject {
-            proceed_with_methods: Some(MethodSet::from(&[MethodKind::Password][..])),
-            partial_success: true,
-        })
+        self.seen.lock().unwrap().push("a key".into());
+        Ok(self.verdict(matches!(self.lock(), Lock::Key)))
     }
 
     async fn auth_keyboard_interactive<'a>(
@@ -123,15 +135,25 @@ impl server::Handler for Porter {
         _: &str,
         response: Option<Response<'a>>,
     ) -> Result<Auth, russh::Error> {
-        let Rule::Questions(questions) = self.rule else { return Ok(self.refusal()) };
-        let Some(response) = response else {
-            let prompts: Vec<_> = questions.iter().map(|(text, _)| (Cow::Borrowed(*text), false)).collect();
-            return Ok(Auth::Partial { name: "".into(), instructions: "".into(), prompts: prompts.into() });
-        };
-        let answers: Vec<_> = response.map(|answer| String::from_utf8_lossy(&answer).into_owned()).collect();
-        self.seen.lock().unwrap().extend(answers.iter().cloned());
-        let right = answers.iter().map(String::as_str).eq(questions.iter().map(|(_, answer)| *answer));
-        Ok(if right { Auth::Accept } else { self.refusal() })
+        let Lock::Questions(rounds) = self.lock() else { return Ok(self.verdict(false)) };
+        match response {
+            None => self.round = 0,
+            Some(response) => {
+                let answers: Vec<_> = response.map(|answer| String::from_utf8_lossy(&answer).into_owned()).collect();
+                self.seen.lock().unwrap().extend(answers.iter().cloned());
+                let round = rounds[self.round].iter().map(|(_, _, answer)| *answer);
+                if !answers.iter().map(String::as_str).eq(round) {
+                    return Ok(self.verdict(false));
+                }
+                self.round += 1;
+                if self.round == rounds.len() {
+                    return Ok(self.verdict(true));
+                }
+            }
+        }
+        let questions = rounds[self.round].iter();
+        let prompts: Vec<_> = questions.map(|(text, echo, _)| (Cow::Borrowed(*text), *echo)).collect();
+        Ok(Auth::Partial { name: "".into(), instructions: "".into(), prompts: prompts.into() })
     }
 
     async fn channel_open_session(
@@ -150,13 +172,17 @@ impl server::Handler for Porter {
 }
 
 impl Porter {
-    fn refusal(&self) -> Auth {
+    fn lock(&self) -> Lock {
+        self.rule[self.opened]
+    }
+
+    fn verdict(&mut self, is_right: bool) -> Auth {
+        if is_right {
+            self.opened += 1;
+        }
+        let Some(next) = self.rule.get(self.opened) else { return Auth::Accept };
         // Named each time: by itself russh's server takes a method off its list once it was refused.
-        let method = match self.rule {
-            Rule::Questions(_) => MethodKind::KeyboardInteractive,
-            Rule::KeyThenPassword if !self.key_shown => MethodKind::PublicKey,
-            Rule::KeyThenPassword | Rule::Password => MethodKind::Password,
-        };
-        Auth::Reject { proceed_with_methods: Some(MethodSet::from(&[method][..])), partial_success: false }
+        let proceed_with_methods = Some(MethodSet::from(&[next.method()][..]));
+        Auth::Reject { proceed_with_methods, partial_success: is_right }
     }
 }

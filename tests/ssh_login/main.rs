@@ -7,25 +7,32 @@ mod door;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use door::{Door, Rule};
+use door::{Door, Lock, Rule};
 use haul::transport::ssh::{LoginCache, connect, use_askpass_program};
-use haul::transport::{ConnectOptions, HostKeyPolicy, Prompt, Secret, SshConfig, SshEngine};
+use haul::transport::{ConnectOptions, HostKeyPolicy, NoPrompt, Prompt, Secret, SshConfig, SshEngine};
 use haul::{Error, ErrorKind};
 
 const ENGINES: [SshEngine; 3] = [SshEngine::Russh, SshEngine::Libssh2, SshEngine::Openssh];
+/// Those that log in themselves.
+const OURS: [SshEngine; 2] = [SshEngine::Russh, SshEngine::Libssh2];
 const PASSWORD: &str = "correct horse";
+const CODE: &str = "123456";
+/// Password, then a code, in rounds of their own: what a second factor looks like.
+const ROUNDS: Lock = Lock::Questions(&[&[("Password: ", false, PASSWORD)], &[("Verification code: ", true, CODE)]]);
 
 /// A person who gives the answers in turn and then has no more.
 #[derive(Debug, Default)]
 struct Person {
     answers: Mutex<Vec<&'static str>>,
     questions: Mutex<Vec<String>>,
+    /// Questions whose answer was seen on the screen.
+    echoed: Mutex<Vec<String>>,
 }
 
 impl Person {
     fn who_answers(answers: &[&'static str]) -> Arc<Self> {
         let answers = Mutex::new(answers.iter().rev().copied().collect());
-        Arc::new(Self { answers, questions: Mutex::default() })
+        Arc::new(Self { answers, ..Self::default() })
     }
 
     fn asked(&self) -> Vec<String> {
@@ -44,6 +51,7 @@ impl Prompt for Person {
     }
 
     fn line(&self, question: &str) -> Option<String> {
+        self.echoed.lock().unwrap().push(question.into());
         self.next(question)
     }
 
@@ -76,7 +84,7 @@ async fn enter(door: &Door, options: &ConnectOptions) -> Result<(), Error> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_password_that_is_known_needs_no_question() {
-    let door = Door::open(Rule::Password).await;
+    let door = Door::open(&[Lock::Password]).await;
     for engine in ENGINES {
         let person = Person::who_answers(&[]);
         enter(&door, &options(&door, engine, &person, Some(PASSWORD))).await.unwrap();
@@ -86,7 +94,7 @@ async fn a_password_that_is_known_needs_no_question() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_password_is_refused_and_never_shown() {
-    let door = Door::open(Rule::Password).await;
+    let door = Door::open(&[Lock::Password]).await;
     for engine in ENGINES {
         let person = Person::who_answers(&[]);
         let error = enter(&door, &options(&door, engine, &person, Some("hunter2"))).await.unwrap_err();
@@ -98,7 +106,7 @@ async fn a_wrong_password_is_refused_and_never_shown() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_person_is_asked_once_for_all_connections() {
-    let door = Door::open(Rule::Password).await;
+    let door = Door::open(&[Lock::Password]).await;
     for engine in ENGINES {
         let person = Person::who_answers(&["wrong at first", PASSWORD]);
         let (options, cache) = (options(&door, engine, &person, None), LoginCache::default());
@@ -113,7 +121,7 @@ async fn a_person_is_asked_once_for_all_connections() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_person_who_does_not_know_is_asked_three_times() {
-    let door = Door::open(Rule::Password).await;
+    let door = Door::open(&[Lock::Password]).await;
     for engine in ENGINES {
         let person = Person::who_answers(&["a", "b", "c", "d", "e"]);
         let error = enter(&door, &options(&door, engine, &person, None)).await.unwrap_err();
@@ -124,7 +132,7 @@ async fn a_person_who_does_not_know_is_asked_three_times() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_single_question_for_the_password_is_answered_with_it() {
-    let door = Door::open(Rule::Questions(&[("Password: ", PASSWORD)])).await;
+    let door = Door::open(&[Lock::Questions(&[&[("Password: ", false, PASSWORD)]])]).await;
     for engine in ENGINES {
         let person = Person::who_answers(&[]);
         enter(&door, &options(&door, engine, &person, Some(PASSWORD))).await.unwrap();
@@ -134,9 +142,11 @@ async fn a_single_question_for_the_password_is_answered_with_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn several_questions_are_asked() {
-    let door = Door::open(Rule::Questions(&[("Password: ", PASSWORD), ("Verification code: ", "123456")])).await;
+    let door =
+        Door::open(&[Lock::Questions(&[&[("Password: ", false, PASSWORD), ("Verification code: ", true, CODE)]])])
+            .await;
     for engine in ENGINES {
-        let person = Person::who_answers(&[PASSWORD, "123456"]);
+        let person = Person::who_answers(&[PASSWORD, CODE]);
         enter(&door, &options(&door, engine, &person, None)).await.unwrap();
         assert_eq!(person.asked().len(), 2, "{engine:?}: {:?}", person.asked());
         assert!(person.asked()[1].contains("Verification code"), "{engine:?}: {:?}", person.asked());
@@ -145,7 +155,7 @@ async fn several_questions_are_asked() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_question_that_nobody_answers_ends_the_login() {
-    let door = Door::open(Rule::Questions(&[("Verification code: ", "123456")])).await;
+    let door = Door::open(&[Lock::Questions(&[&[("Verification code: ", false, CODE)]])]).await;
     for engine in ENGINES {
         let person = Person::who_answers(&[]);
         let error = enter(&door, &options(&door, engine, &person, Some(PASSWORD))).await.unwrap_err();
@@ -157,7 +167,7 @@ async fn a_question_that_nobody_answers_ends_the_login() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_answer_that_no_person_gave_is_not_repeated() {
     for engine in ENGINES {
-        let door = Door::open(Rule::Questions(&[("Password: ", PASSWORD)])).await;
+        let door = Door::open(&[Lock::Questions(&[&[("Password: ", false, PASSWORD)]])]).await;
         let person = Person::who_answers(&[]);
         let error = enter(&door, &options(&door, engine, &person, Some("hunter2"))).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::AuthFailed, "{engine:?}: {}", error.chain());
@@ -167,7 +177,7 @@ async fn a_wrong_answer_that_no_person_gave_is_not_repeated() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_and_then_a_password() {
-    let door = Door::open(Rule::KeyThenPassword).await;
+    let door = Door::open(&[Lock::Key, Lock::Password]).await;
     for engine in ENGINES {
         let person = Person::who_answers(&[]);
         enter(&door, &options(&door, engine, &person, Some(PASSWORD))).await.unwrap();
@@ -177,8 +187,116 @@ async fn a_key_and_then_a_password() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_password_and_then_a_code() {
+    let rules: [Rule; 4] = [&[ROUNDS], &[Lock::Key, ROUNDS], &[Lock::Password, ROUNDS], &[ROUNDS, Lock::Key]];
+    for rule in rules {
+        let door = Door::open(rule).await;
+        for engine in ENGINES {
+            let person = Person::who_answers(&match rule[0] {
+                Lock::Password => vec![PASSWORD, PASSWORD, CODE],
+                _ => vec![PASSWORD, CODE],
+            });
+            let entered = enter(&door, &options(&door, engine, &person, None)).await;
+            entered.unwrap_or_else(|e| panic!("{engine:?} {rule:?}: {} {:?}", e.chain(), person.asked()));
+            let asked = person.asked();
+            assert!(asked.last().unwrap().contains("Verification code"), "{engine:?} {rule:?}: {asked:?}");
+            if engine != SshEngine::Openssh {
+                assert_eq!(*person.echoed.lock().unwrap(), asked[asked.len() - 1..], "{engine:?} {rule:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_known_password_answers_its_question_and_the_person_the_others() {
+    let door = Door::open(&[ROUNDS]).await;
+    for engine in ENGINES {
+        let person = Person::who_answers(&[CODE]);
+        enter(&door, &options(&door, engine, &person, Some(PASSWORD))).await.unwrap();
+        assert_eq!(person.asked().len(), 1, "{engine:?}: {:?}", person.asked());
+        // The same when the questions come at once.
+        let at_once =
+            Door::open(&[Lock::Questions(&[&[("Code: ", true, CODE), ("Password: ", false, PASSWORD)]])]).await;
+        let person = Person::who_answers(&[CODE]);
+        enter(&at_once, &options(&at_once, engine, &person, Some(PASSWORD))).await.unwrap();
+        assert_eq!(person.asked().len(), 1, "{engine:?}: {:?}", person.asked());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_factor_that_nobody_gives_is_told() {
+    let door = Door::open(&[Lock::Key, ROUNDS]).await;
+    let other = Door::open(&[Lock::Questions(&[&[("YubiKey for `me': ", false, CODE)]])]).await;
+    for engine in OURS {
+        let person = Person::who_answers(&[]);
+        let error = enter(&door, &options(&door, engine, &person, Some(PASSWORD))).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AuthFailed, "{engine:?}: {}", error.chain());
+        assert!(error.chain().contains("nobody answered \"Verification code:\""), "{engine:?}: {}", error.chain());
+        assert!(error.hint().unwrap().contains("terminal"), "{engine:?}: {error}");
+
+        let error = enter(&other, &options(&other, engine, &person, Some(PASSWORD))).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AuthFailed, "{engine:?}: {}", error.chain());
+        assert_eq!(other.count(PASSWORD), 0, "{engine:?}: the password was sent for something else");
+
+        // Where it is known that nobody is there, nothing is begun.
+        let nobody = ConnectOptions { prompt: Arc::new(NoPrompt), ..options(&door, engine, &person, None) };
+        let error = enter(&door, &nobody).await.unwrap_err();
+        assert!(error.chain().contains("nobody is there to answer"), "{engine:?}: {}", error.chain());
+        assert!(error.hint().unwrap().contains("terminal"), "{engine:?}: {error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_and_then_a_key() {
+    let door = Door::open(&[Lock::Password, Lock::Key]).await;
+    for engine in ENGINES {
+        let person = Person::who_answers(&[]);
+        let entered = enter(&door, &options(&door, engine, &person, Some(PASSWORD))).await;
+        entered.unwrap_or_else(|e| panic!("{engine:?}: {}", e.chain()));
+        let person = Person::who_answers(&[]);
+        let error = enter(&door, &options(&door, engine, &person, Some("hunter2"))).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AuthFailed, "{engine:?}: {}", error.chain());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn methods_are_tried_in_the_order_of_the_configuration() {
+    for engine in OURS {
+        for (preferred, first) in [("password,publickey", PASSWORD), ("publickey,password", "a key")] {
+            // Whatever is tried, this door stays closed, and names password and key in turn.
+            let door = Door::open(&[Lock::Password, Lock::Key, Lock::Password, Lock::Key]).await;
+            let config = door.path("config");
+            std::fs::write(&config, format!("PreferredAuthentications {preferred}\n")).unwrap();
+            let person = Person::who_answers(&[]);
+            let options = ConnectOptions {
+                ssh_config: SshConfig::File(config),
+                ..options(&door, engine, &person, Some(PASSWORD))
+            };
+            assert!(enter(&door, &options).await.is_err(), "{engine:?}");
+            // libssh2 asks first what the server takes, so that a key is never shown in vain.
+            let first = if engine == SshEngine::Libssh2 { PASSWORD } else { first };
+            assert_eq!(door.seen()[0], first, "{engine:?} {preferred}: {:?}", door.seen());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_is_asked_as_often_as_the_configuration_says() {
+    let door = Door::open(&[Lock::Password]).await;
+    let config = door.path("config");
+    std::fs::write(&config, "NumberOfPasswordPrompts 2\n").unwrap();
+    for engine in OURS {
+        let person = Person::who_answers(&["a", "b", "c", "d"]);
+        let options =
+            ConnectOptions { ssh_config: SshConfig::File(config.clone()), ..options(&door, engine, &person, None) };
+        assert_eq!(enter(&door, &options).await.unwrap_err().kind(), ErrorKind::AuthFailed, "{engine:?}");
+        assert_eq!(person.asked().len(), 2, "{engine:?}: {:?}", person.asked());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_user_name_is_no_option_of_ssh() {
-    let door = Door::open(Rule::Password).await;
+    let door = Door::open(&[Lock::Password]).await;
     let person = Person::who_answers(&[]);
     let mark = door.path("owned");
     let mut endpoint = door.endpoint();

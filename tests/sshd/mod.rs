@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -151,7 +152,7 @@ pub(crate) fn agent_with(keys: &[&Path]) -> (Agent, PathBuf) {
     let child = Command::new("ssh-agent").arg("-D").arg("-a").arg(&socket).stdout(Stdio::null()).spawn().unwrap();
     let agent = Agent { child, _folder: folder };
     let start = Instant::now();
-    while !socket.exists() {
+    while UnixStream::connect(&socket).is_err() {
         assert!(start.elapsed() < Duration::from_secs(10), "ssh-agent does not start");
         std::thread::sleep(Duration::from_millis(10));
     }

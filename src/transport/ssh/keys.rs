@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use russh::keys::agent::AgentIdentity;
 use russh::keys::agent::client::AgentClient;
-use russh::keys::{Certificate, PrivateKey, PublicKey};
+use russh::keys::{Certificate, HashAlg, PrivateKey, PublicKey};
 use tokio::task::spawn_blocking;
 use zeroize::Zeroizing;
 
@@ -129,7 +129,9 @@ fn agent_key(key: AgentIdentity) -> Option<Identity> {
             ("certificate", Public::Certificate(Box::new(certificate.clone())))
         }
     };
-    let name = format!("agent {what} {}{}", escape(key.comment().as_bytes()), public.blemish());
+    // Comments are often all the same: the fingerprint is as `ssh-add -l` shows it.
+    let fingerprint = public.key_data().fingerprint(HashAlg::Sha256);
+    let name = format!("agent {what} {} {fingerprint}{}", escape(key.comment().as_bytes()), public.blemish());
     Some(Identity { name, public: Some(public.clone()), origin: Origin::Agent(public) })
 }
 
