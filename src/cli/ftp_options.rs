@@ -38,7 +38,7 @@ pub(crate) struct FtpArgs {
     #[arg(long)]
     active: bool,
 
-    /// Be connected to at one of these ports; implies --active
+    /// Be connected to at one of these ports, two for each connection; implies --active
     #[arg(long, value_name = "FIRST-LAST")]
     active_ports: Option<ActivePorts>,
 

@@ -11,6 +11,11 @@ use crate::peer::{Tls, secure};
 
 const EVIL: [&str; 5] = ["a\r\nDELE b", "a\nDELE b", "a\rDELE b", "a\0DELE b", "\r"];
 
+/// Writes each byte as a URL may.
+fn in_url(text: &str) -> String {
+    text.bytes().map(|byte| format!("%{byte:02x}")).collect::<Vec<_>>().concat()
+}
+
 /// Answers every question with the same secret.
 #[derive(Debug)]
 struct Answers(&'static str);
@@ -47,7 +52,7 @@ async fn who_logs_in_never_becomes_a_second_command() {
             assert_eq!(refused.kind(), ErrorKind::Usage, "{}", refused.chain());
             assert!(!refused.chain().contains("DELE"), "{}", refused.chain());
         }
-        let encoded: String = evil.bytes().map(|byte| format!("%{byte:02x}")).collect();
+        let encoded = in_url(evil);
         for url in [format!("ftp://{encoded}@h/"), format!("ftp://me:{encoded}@h/")] {
             assert_eq!(Endpoint::parse(url).unwrap_err().kind(), ErrorKind::Usage);
         }
@@ -113,7 +118,7 @@ async fn a_path_never_becomes_a_second_command() {
             assert_eq!(outcome.unwrap_err().kind(), ErrorKind::InvalidPath, "{number}: {name:?}");
         }
         // As a user would write it in a URL.
-        let encoded: String = name.bytes().map(|byte| format!("%{byte:02x}")).collect();
+        let encoded = in_url(name);
         let url = Endpoint::parse(format!("ftp://h/{encoded}")).unwrap();
         let decoded = url.path.resolve(&path("/home")).unwrap();
         let refused = transport.open_read(&decoded, ReadRange::ALL).await.map(|_| ()).unwrap_err();
@@ -318,6 +323,9 @@ fn arrived(file: &Path) -> Option<Vec<u8>> {
     std::fs::read(file).ok()
 }
 
+/// Makes the TLS of a peer that has any.
+type Make = fn() -> Option<Tls>;
+
 const ENTRY: &str = "250-so:\r\n type=file;size=10;modify=20200101000000; /f\r\n250 end\r\n";
 
 #[tokio::test]
@@ -327,8 +335,7 @@ async fn what_arrived_in_part_is_fetched_again_and_never_shown_whole() {
     let cut = || Act::Send(b"0123456789", "426 cut\r\n");
     let failed = || Act::Send(b"0123456789", "451 read error\r\n");
     let (plain, tls) = (|| None, || Some(Tls::new()));
-    let cases: [(fn() -> Act, fn() -> Option<Tls>); 5] =
-        [(short, plain), (short, tls), (torn, tls), (cut, plain), (failed, plain)];
+    let cases: [(fn() -> Act, Make); 5] = [(short, plain), (short, tls), (torn, tls), (cut, plain), (failed, plain)];
     for (number, (act, tls)) in cases.into_iter().enumerate() {
         for bad in [1, usize::MAX] {
             let reads = AtomicUsize::new(0);

@@ -62,6 +62,8 @@ async fn a_transfer_counts_only_when_the_server_says_so() {
         ("451 read error\r\n", ErrorKind::Busy),
         ("552 quota exceeded\r\n", ErrorKind::NoSpace),
         ("421 bye\r\n", ErrorKind::Busy),
+        // The answer to what was asked behind the transfer, whose own end is missing.
+        ("229 there (|||2000|)\r\n", ErrorKind::Protocol),
     ] {
         let peer = Peer::start(move |_, line| match line.split(' ').next() {
             Some("RETR") => Some(Act::Send(b"0123456789", end)),
