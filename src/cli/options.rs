@@ -4,16 +4,16 @@ use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 use haul::transfer::{self, Existing, Verify};
-use haul::transport::{ConnectOptions, Durability, HostKeyPolicy, Prompt, Secret, SshConfig, SshEngine, TlsMode};
+use haul::transport::{ConnectOptions, Durability, HostKeyPolicy, Secret, SshConfig, SshEngine, TlsMode};
 use haul::{Error, ErrorKind};
 
 use super::progress::View;
 use super::report::Report;
+use super::settings::files::{Which, usual_netrc};
 use super::values::{Count, choice, count, duration, size};
 
 /// The longest password file that is read.
@@ -142,12 +142,19 @@ impl TransferArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Connection options")]
 pub(crate) struct ConnectArgs {
+    #[command(flatten)]
+    pub(crate) config: ConfigArgs,
+
     /// Take the password from the first line of this file (- is standard input)
     ///
-    /// The variable HAUL_PASSWORD works as well. Without either, haul asks on the terminal. A password in the URL is
-    /// seen by everybody who may list processes.
+    /// The variable HAUL_PASSWORD works as well. Without either, the keyring (see haul login) and the netrc are looked
+    /// into, and then haul asks on the terminal. A password in the URL is seen by everybody who may list processes.
     #[arg(long, value_name = "FILE")]
     pub(crate) password_file: Option<PathBuf>,
+
+    /// Look for logins and passwords here instead of $NETRC or ~/.netrc; none looks nowhere
+    #[arg(long, value_name = "FILE")]
+    netrc: Option<PathBuf>,
 
     /// Heed this SSH configuration instead of ~/.ssh/config; none heeds nothing
     #[arg(long, value_name = "FILE")]
@@ -198,17 +205,20 @@ pub(crate) struct ConnectArgs {
     connections: Count,
 }
 
+/// Which file of settings is heeded.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Connection options")]
+pub(crate) struct ConfigArgs {
+    /// Read settings and profiles here instead of ~/.config/haul/config.toml; none reads none
+    #[arg(long = "config", value_name = "FILE", id = "config")]
+    pub(crate) file: Option<PathBuf>,
+}
+
 impl ConnectArgs {
-    /// Makes the library's options of them; reads the password file.
-    pub(crate) fn options(&self, prompt: Arc<dyn Prompt>, report: &Report) -> Result<ConnectOptions, Error> {
-        let password = match &self.password_file {
-            Some(file) => Some(read_password(file, report)?),
-            None => std::env::var_os("HAUL_PASSWORD").map(password_from_environment).transpose()?,
-        };
-        Ok(ConnectOptions {
+    /// Makes the library's options of them, without a password.
+    pub(crate) fn options(&self) -> ConnectOptions {
+        ConnectOptions {
             timeout: self.timeout,
-            password,
-            prompt,
             ssh_config: match &self.ssh_config {
                 None => SshConfig::Usual,
                 Some(file) if file == Path::new("none") => SshConfig::None,
@@ -222,7 +232,20 @@ impl ConnectArgs {
             tls_ca: self.tls_ca.clone(),
             max_connections: self.connections.0,
             ..ConnectOptions::default()
-        })
+        }
+    }
+
+    /// Returns which netrc to read.
+    pub(crate) fn netrc(&self) -> Which {
+        Which::new(self.netrc.as_deref(), usual_netrc)
+    }
+}
+
+/// Returns the password that was given for this run: from a file, else from the environment.
+pub(crate) fn given_password(args: &ConnectArgs, report: &Report) -> Result<Option<Secret>, Error> {
+    match &args.password_file {
+        Some(file) => read_password(file, report).map(Some),
+        None => std::env::var_os("HAUL_PASSWORD").map(password_from_environment).transpose(),
     }
 }
 

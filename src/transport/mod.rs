@@ -26,8 +26,12 @@ pub mod ssh;
 mod ssh_config;
 mod types;
 
-pub use login::{ConnectOptions, HostKeyPolicy, NoPrompt, Prompt, Secret, SshConfig, SshEngine, TlsMode};
+pub use login::{
+    Account, ConnectOptions, HostKeyPolicy, NoPasswords, NoPrompt, Passwords, Prompt, Secret, SshConfig, SshEngine,
+    TlsMode,
+};
 pub use path::{RemotePath, escape, is_plain_name};
+pub(crate) use ssh_config::matches_pattern;
 pub use types::{
     Algorithm, Capabilities, Durability, Entry, FileKind, Finish, Finished, Follow, Mtime, Precision, ReadRange,
     Replace, SetMetadata, WriteMode,

@@ -16,7 +16,7 @@ use super::tls::{LoginTls, Trust, Versions};
 use super::wire::{Stream, Wire};
 use crate::endpoint::{Endpoint, Scheme};
 use crate::error::{Error, ErrorKind, Result};
-use crate::transport::{ConnectOptions, RemotePath, Secret, TlsMode};
+use crate::transport::{Account, ConnectOptions, RemotePath, Secret, TlsMode};
 
 const ANONYMOUS: &str = "anonymous";
 /// What an anonymous user gives for a password, by custom an address.
@@ -27,6 +27,7 @@ pub(super) struct Login {
     host: String,
     port: u16,
     user: String,
+    account: Account,
     options: ConnectOptions,
     security: Security,
     trust: OnceLock<Trust>,
@@ -35,6 +36,8 @@ pub(super) struct Login {
     server: OnceLock<Server>,
     /// Held by the first login, so that others wait with theirs until it is known whether the password is right.
     first: Mutex<()>,
+    /// It comes from a keyring or netrc.
+    password_was_kept: AtomicBool,
     /// The password was refused: who logs in beside the first one doesn't send it again.
     rejected: AtomicBool,
     /// The server takes no TLS, and the user allows that.
@@ -89,16 +92,20 @@ impl Login {
             None => Some(endpoint.password.clone().unwrap_or_else(|| Secret::new(ANONYMOUS_PASSWORD))),
             Some(_) => endpoint.password.clone().or_else(|| options.password.clone()),
         };
+        let user = endpoint.user.clone().unwrap_or_else(|| ANONYMOUS.to_owned());
+        let (scheme, host, port) = (endpoint.scheme, endpoint.host.clone(), endpoint.port);
         Self {
-            host: endpoint.host.clone(),
+            account: Account { scheme, user: user.clone(), host: host.clone(), port },
+            host,
             port: endpoint.effective_port(),
-            user: endpoint.user.clone().unwrap_or_else(|| ANONYMOUS.to_owned()),
+            user,
             options: options.clone(),
             security,
             trust: OnceLock::new(),
             password: Mutex::new(password),
             server: OnceLock::new(),
             first: Mutex::new(()),
+            password_was_kept: AtomicBool::new(false),
             rejected: AtomicBool::new(false),
             plain: AtomicBool::new(false),
             tls12: AtomicBool::new(false),
@@ -259,13 +266,19 @@ impl Login {
         if let Some(known) = &*password {
             return Ok(known.clone());
         }
-        let prompt = Arc::clone(&self.options.prompt);
+        let (prompt, passwords) = (Arc::clone(&self.options.prompt), Arc::clone(&self.options.passwords));
+        let account = self.account.clone();
         let question = format!("Password for {} at {}: ", self.user, self.host);
-        let answer = spawn_blocking(move || prompt.secret(&question)).await.ok().flatten();
-        let answer = answer.ok_or_else(|| {
+        let find = move || match passwords.password(&account) {
+            Some(kept) => Some((kept, true)),
+            None => prompt.secret(&question).map(|answer| (answer, false)),
+        };
+        let answer = spawn_blocking(find).await.ok().flatten();
+        let (answer, was_kept) = answer.ok_or_else(|| {
             Error::new(ErrorKind::AuthFailed, "no password for the login")
-                .with_hint("give it with --password-file or in HAUL_PASSWORD")
+                .with_hint("give it with --password-file or in HAUL_PASSWORD, or keep it by haul login")
         })?;
+        self.password_was_kept.store(was_kept, Ordering::Relaxed);
         Ok(password.insert(answer).clone())
     }
 
@@ -278,10 +291,17 @@ impl Login {
             return Err(Error::new(ErrorKind::AuthFailed, "login: the password was refused before"));
         }
         let logged_in = dialogue.login(&self.user, &password).await;
-        if logged_in.as_ref().is_err_and(|e| e.kind() == ErrorKind::AuthFailed) && self.server().is_none() {
+        let is_first = self.server().is_none();
+        if logged_in.as_ref().is_err_and(|e| e.kind() == ErrorKind::AuthFailed) && is_first {
             self.rejected.store(true, Ordering::Relaxed);
+            if self.password_was_kept.load(Ordering::Relaxed) {
+                self.options.passwords.refused(&self.account);
+            }
         }
         logged_in?;
+        if is_first {
+            self.options.passwords.accepted(&self.account, &password);
+        }
         self.prepare(dialogue, greeting).await
     }
 

@@ -9,7 +9,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream as BlockingStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -21,8 +21,9 @@ use zeroize::Zeroizing;
 
 use super::auth::{asks_for_password, lock};
 use super::cache::LoginCache;
+use crate::endpoint::{Endpoint, Scheme};
 use crate::error::{Error, Result};
-use crate::transport::{Prompt, Secret, escape};
+use crate::transport::{Account, Passwords, Prompt, Secret, escape};
 
 /// Names the socket in the environment of `ssh` and thereby of the askpass program.
 const SOCKET: &str = "HAUL_ASKPASS_SOCKET";
@@ -88,6 +89,9 @@ pub(super) struct Knowledge {
     pub(super) cache: LoginCache,
     /// The password that needs no question.
     pub(super) password: Option<Secret>,
+    /// Where another may be kept, and whose.
+    pub(super) passwords: Arc<dyn Passwords>,
+    pub(super) endpoint: Endpoint,
 }
 
 /// The listening end, for one login.
@@ -101,6 +105,8 @@ struct State {
     knowledge: Knowledge,
     /// Questions that wait for a person.
     asking: AtomicUsize,
+    /// The last answer was a password that is kept.
+    gave_kept: AtomicBool,
     /// What was answered in this login: kept if it succeeds, and not given again if `ssh` asks a second time.
     given: Mutex<Vec<(String, Secret)>>,
     /// The question that nobody could answer.
@@ -138,6 +144,7 @@ impl Askpass {
         let state = Arc::new(State {
             knowledge,
             asking: AtomicUsize::new(0),
+            gave_kept: AtomicBool::new(false),
             given: Mutex::default(),
             unanswered: Mutex::default(),
             gave_up: tokio::sync::Notify::new(),
@@ -165,6 +172,9 @@ impl Askpass {
     /// The login succeeded: what was answered is right.
     pub(super) fn keep_answers(&self) {
         for (question, answer) in lock(&self.state.given).drain(..) {
+            if let Some(account) = account_of(&question, &self.state.knowledge.endpoint) {
+                self.state.knowledge.passwords.accepted(&account, &answer);
+            }
             self.state.knowledge.cache.keep_answer(question, answer);
         }
     }
@@ -232,8 +242,15 @@ impl State {
         if before == TRIES {
             return None;
         }
+        let account = account_of(question, &self.knowledge.endpoint);
+        if before > 0
+            && self.gave_kept.swap(false, Ordering::AcqRel)
+            && let Some(account) = &account
+        {
+            self.knowledge.passwords.refused(account);
+        }
         let known = match before {
-            0 if is_password => self.knowledge.password.clone().or_else(|| self.knowledge.cache.answer(question)),
+            0 if is_password => self.password(question, account.as_ref()),
             0 if is_passphrase => self.knowledge.cache.answer(question),
             _ => None,
         };
@@ -246,9 +263,49 @@ impl State {
         }
         Some(answer)
     }
+
+    /// Returns the password that needs no person: the one that was given, that worked before, or that is kept.
+    fn password(&self, question: &str, account: Option<&Account>) -> Option<Secret> {
+        let given = self.knowledge.password.clone().or_else(|| self.knowledge.cache.answer(question));
+        given.or_else(|| {
+            let kept = self.knowledge.passwords.password(account?)?;
+            self.gave_kept.store(true, Ordering::Release);
+            Some(kept)
+        })
+    }
+}
+
+/// Returns whose password `ssh` asks for: `me@host's password: ` or `(me@host) Password: `. It may be that of a server on
+/// the way.
+fn account_of(question: &str, endpoint: &Endpoint) -> Option<Account> {
+    let question = question.trim();
+    let who = match question.strip_prefix('(') {
+        Some(rest) => rest.split_once(") ")?.0,
+        None => question.rsplit_once("'s password")?.0,
+    };
+    let (user, host) = who.rsplit_once('@')?;
+    // ssh writes the host in lower case, or the name that its configuration has for it.
+    let port = if endpoint.host.eq_ignore_ascii_case(host) { endpoint.port } else { None };
+    Some(Account { scheme: Scheme::Sftp, user: user.to_owned(), host: host.to_owned(), port })
 }
 
 /// The text comes from a program that repeats what servers say.
 fn shown(question: &str) -> String {
     question.trim().lines().map(|line| escape(line.as_bytes())).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_question_tells_whose_password_is_asked_for() {
+        let endpoint = Endpoint::parse("sftp://me@Host:2222/").unwrap();
+        let asked = |question| account_of(question, &endpoint).map(|a| (a.user, a.host, a.port));
+        let account = |user: &str, host: &str, port| Some((user.to_owned(), host.to_owned(), port));
+        assert_eq!(asked("me@host's password: "), account("me", "host", Some(2222)));
+        assert_eq!(asked("(me@host) Password for me@there: "), account("me", "host", Some(2222)));
+        assert_eq!(asked("me@gate's password:"), account("me", "gate", None));
+        assert_eq!(asked("Password: "), None);
+    }
 }

@@ -13,7 +13,7 @@ use super::cache::LoginCache;
 use super::keys::{Identity, Origin, identities};
 use super::target::Target;
 use crate::error::{Error, ErrorKind, Result};
-use crate::transport::{ConnectOptions, Prompt, Secret, escape};
+use crate::transport::{Account, ConnectOptions, Passwords, Prompt, Secret, escape};
 
 /// How many keys are offered to one server: OpenSSH's `MaxAuthTries` is 6, and a password should still have its try.
 const KEY_OFFERS: usize = 5;
@@ -98,6 +98,7 @@ pub(super) async fn log_in(
         identities: identities(target, options.timeout, cache).await?.into(),
         key_offers: KEY_OFFERS,
         known: target.password.clone().or_else(|| options.password.clone()),
+        kept: Kept { passwords: Arc::clone(&options.passwords), account: target.account.clone(), is: KeptIs::Unknown },
         asked: 0,
         question_rounds: 0,
         // Not asked for: a key is worth a try wherever there is one, and its refusal tells what the server offers.
@@ -124,10 +125,29 @@ struct Login {
     key_offers: usize,
     /// The password that needs no question, until it was used.
     known: Option<Secret>,
+    kept: Kept,
     asked: usize,
     question_rounds: usize,
     offered: Vec<String>,
     tried: Vec<String>,
+}
+
+/// Where a password may be kept.
+struct Kept {
+    passwords: Arc<dyn Passwords>,
+    account: Account,
+    is: KeptIs,
+}
+
+/// What became of the password that is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum KeptIs {
+    /// It was not looked up yet.
+    Unknown,
+    /// It is the one that is tried.
+    Tried,
+    /// There is none, or another was tried, or it was of no use.
+    Done,
 }
 
 /// Whether it is this login's turn to ask a person.
@@ -156,6 +176,7 @@ impl Login {
             outcome = if let Some(password) = self.next_password().await {
                 self.tried.push("password".into());
                 let outcome = engine.password(&password).await?;
+                self.tell_keeper(&password, &outcome);
                 if !matches!(outcome, Outcome::Refused { partial: false, .. }) {
                     self.cache.keep_password(&password);
                 }
@@ -243,7 +264,7 @@ impl Login {
         if !self.offers("password") {
             return None;
         }
-        if let Some(known) = self.known.take() {
+        if let Some(known) = self.known_password().await {
             return Some(known);
         }
         if self.asked == PASSWORD_TRIES {
@@ -258,14 +279,42 @@ impl Login {
         answer
     }
 
+    /// Returns the password that needs no person, the first time. What was given goes before what is kept: one of them is
+    /// tried, no more.
+    async fn known_password(&mut self) -> Option<Secret> {
+        let was = std::mem::replace(&mut self.kept.is, KeptIs::Done);
+        if let Some(known) = self.known.take() {
+            return Some(known);
+        }
+        if was != KeptIs::Unknown {
+            return None;
+        }
+        let (passwords, account) = (Arc::clone(&self.kept.passwords), self.kept.account.clone());
+        let found = spawn_blocking(move || passwords.password(&account)).await.ok().flatten()?;
+        self.kept.is = KeptIs::Tried;
+        Some(found)
+    }
+
+    /// Tells whoever keeps passwords what the server thinks of this one.
+    fn tell_keeper(&mut self, password: &Secret, outcome: &Outcome) {
+        let Kept { passwords, account, is } = &mut self.kept;
+        let was = std::mem::replace(is, KeptIs::Done);
+        match (outcome, was) {
+            (Outcome::Refused { partial: false, .. }, KeptIs::Tried) => passwords.refused(account),
+            (Outcome::Refused { partial: false, .. }, _) => {}
+            _ => passwords.accepted(account, password),
+        }
+    }
+
     /// Returns `None` when nobody could answer.
     async fn try_questions(&mut self, engine: &mut dyn Authenticator) -> Result<Option<Outcome>> {
         self.question_rounds += 1;
+        let password = self.known_password().await;
         let answers = Arc::new(Answers {
             who: self.who.clone(),
             prompt: Arc::clone(&self.prompt),
-            password: Mutex::new(self.known.take()),
-            asked_password: Mutex::new(None),
+            password: Mutex::new(password),
+            used_password: Mutex::new(None),
             person_asked: AtomicBool::new(false),
             gave_up: AtomicBool::new(false),
         });
@@ -278,10 +327,12 @@ impl Login {
             // The same again would end the same.
             self.question_rounds = PASSWORD_TRIES;
         }
-        if !matches!(outcome, Outcome::Refused { partial: false, .. })
-            && let Some(password) = lock(&answers.asked_password).take()
-        {
-            self.cache.keep_password(&password);
+        let password = lock(&answers.used_password).take();
+        if let Some(password) = password {
+            self.tell_keeper(&password, &outcome);
+            if !matches!(outcome, Outcome::Refused { partial: false, .. }) {
+                self.cache.keep_password(&password);
+            }
         }
         Ok(Some(outcome))
     }
@@ -313,7 +364,7 @@ pub(super) struct Answers {
     who: String,
     prompt: Arc<dyn Prompt>,
     password: Mutex<Option<Secret>>,
-    asked_password: Mutex<Option<Secret>>,
+    used_password: Mutex<Option<Secret>>,
     person_asked: AtomicBool,
     gave_up: AtomicBool,
 }
@@ -340,6 +391,7 @@ impl Answers {
     fn answer_one(&self, text: &str, echo: bool, alone: bool) -> Option<Secret> {
         let is_password = !echo && asks_for_password(text, alone);
         if is_password && let Some(password) = lock(&self.password).take() {
+            *lock(&self.used_password) = Some(password.clone());
             return Some(password);
         }
         self.person_asked.store(true, Ordering::Release);
@@ -349,7 +401,7 @@ impl Answers {
         }
         let answer = self.prompt.secret(&question)?;
         if is_password {
-            *lock(&self.asked_password) = Some(answer.clone());
+            *lock(&self.used_password) = Some(answer.clone());
         }
         Some(answer)
     }

@@ -60,6 +60,8 @@ impl Plan {
             prompt: Arc::clone(&self.options.prompt),
             cache: self.cache.clone(),
             password: self.endpoint.password.clone().or_else(|| self.options.password.clone()),
+            passwords: Arc::clone(&self.options.passwords),
+            endpoint: self.endpoint.clone(),
         };
         let mut command = self.command();
         command.args(arguments(&self.endpoint, &self.options)?);

@@ -7,11 +7,11 @@ use tokio::task::spawn_blocking;
 
 use super::auth::local_user;
 use super::known_hosts::Files;
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, Scheme};
 use crate::error::{Error, ErrorKind, Result};
 pub(super) use crate::transport::ssh_config::Way;
 use crate::transport::ssh_config::{Agent, HostConfig, Typed, read};
-use crate::transport::{ConnectOptions, HostKeyPolicy, Secret};
+use crate::transport::{Account, ConnectOptions, HostKeyPolicy, Secret};
 
 /// What the engines that log in themselves need to know.
 #[derive(Debug)]
@@ -23,6 +23,8 @@ pub(super) struct Target {
     pub(super) user: String,
     /// The password of the URL.
     pub(super) password: Option<Secret>,
+    /// Whose password may be kept somewhere.
+    pub(super) account: Account,
     pub(super) way: Way,
     /// How many targets lie behind this one.
     pub(super) depth: usize,
@@ -113,13 +115,13 @@ impl Target {
             for (what, place) in &config.lacking {
                 options.prompt.notice(&format!("{place}: {what} is heeded by --ssh-engine openssh only"));
             }
-            let target = Self::new(host, config, &options)?;
+            let target = Self::new(host, port, config, &options)?;
             Ok(Self { password, depth, ..target })
         });
         found.await.map_err(|e| Error::new(ErrorKind::Other, "read the SSH configuration").with_source(e))?
     }
 
-    fn new(name: String, config: HostConfig, options: &ConnectOptions) -> Result<Self> {
+    fn new(name: String, typed_port: Option<u16>, config: HostConfig, options: &ConnectOptions) -> Result<Self> {
         if config.user.is_empty() {
             return Err(
                 Error::new(ErrorKind::Usage, "no user name").with_hint("name the user in the URL: sftp://user@host/")
@@ -134,8 +136,10 @@ impl Target {
             Some(file) => Files::only(file),
             None => Files::of(config.known_hosts, config.system_known_hosts),
         };
+        let (user, host) = (config.user.clone(), name.clone());
         Ok(Self {
             name,
+            account: Account { scheme: Scheme::Sftp, user, host, port: typed_port },
             password: None,
             depth: 0,
             way: config.way,
