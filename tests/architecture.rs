@@ -25,7 +25,6 @@ const BACKENDS: &[(&str, &[&str])] = &[("local", &[]), ("ftp", &[]), ("ssh", &[]
 const KEPT_IN: &[(&str, &[&str])] = &[
     ("clap", &["src/cli/", "src/main.rs"]),
     ("indicatif", &["src/cli/"]),
-    ("rpassword", &["src/cli/"]),
     ("toml", &["src/config/"]),
     ("suppaftp", &["src/transport/ftp/"]),
     ("ssh2", &["src/transport/ssh/"]),

@@ -31,6 +31,7 @@ mod put;
 mod report;
 mod rm;
 mod screen;
+mod secret_line;
 mod serve;
 mod settings;
 mod signals;

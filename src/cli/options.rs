@@ -1,7 +1,8 @@
 //! Options that several commands share. A flag, its help and its parse are neighbours.
 
 use std::ffi::OsString;
-use std::io::{self, BufRead, BufReader};
+use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,11 +14,9 @@ use haul::{Error, ErrorKind};
 
 use super::progress::View;
 use super::report::Report;
+use super::secret_line::read_secret;
 use super::settings::files::{Which, usual_netrc};
 use super::values::{Count, choice, count, duration, size};
-
-/// The longest password file that is read.
-const PASSWORD_FILE_LIMIT: u64 = 64 << 10;
 
 /// How much is said; for every command.
 #[derive(Debug, Args)]
@@ -253,28 +252,19 @@ pub(crate) fn given_password(args: &ConnectArgs, report: &Report) -> Result<Opti
 pub(crate) fn read_password(file: &Path, report: &Report) -> Result<Secret, Error> {
     let failed = |e| Error::io("read the password file", e).at(file.display()).with_kind(ErrorKind::Usage);
     if file == Path::new("-") {
-        return first_line(io::stdin().lock()).map_err(failed);
+        return first_line(io::stdin()).map_err(failed);
     }
     let opened = std::fs::File::open(file).map_err(failed)?;
     let mode = opened.metadata().map_err(failed)?.mode();
     if mode & 0o077 != 0 {
         report.warn(&format!("{}: others can read this password file; chmod 600 it", file.display()));
     }
-    first_line(BufReader::new(opened)).map_err(failed)
+    first_line(opened).map_err(failed)
 }
 
-fn first_line(reader: impl BufRead) -> io::Result<Secret> {
-    let mut line = Vec::new();
-    reader.take(PASSWORD_FILE_LIMIT).read_until(b'\n', &mut line)?;
-    while line.last().is_some_and(|byte| matches!(byte, b'\r' | b'\n')) {
-        line.pop();
-    }
-    // The bytes move into the secret, so no copy of it is left behind.
-    let text = String::from_utf8(line).map_err(|_| io::Error::other("the password is not UTF-8"))?;
-    match text.is_empty() {
-        true => Err(io::Error::other("its first line is empty")),
-        false => Ok(Secret::new(text)),
-    }
+fn first_line(file: impl AsFd) -> io::Result<Secret> {
+    let line = read_secret(file)?.filter(|line| !line.expose().is_empty());
+    line.ok_or_else(|| io::Error::other("its first line is empty"))
 }
 
 fn password_from_environment(value: OsString) -> Result<Secret, Error> {

@@ -30,7 +30,7 @@ pub use login::{
     Account, ConnectOptions, HostKeyPolicy, NoPasswords, NoPrompt, Passwords, Prompt, Secret, SshConfig, SshEngine,
     TlsMode,
 };
-pub use path::{RemotePath, escape, is_plain_name};
+pub use path::{RemotePath, escape, is_harmless, is_plain_name};
 pub(crate) use ssh_config::matches_pattern;
 pub use types::{
     Algorithm, Capabilities, Durability, Entry, FileKind, Finish, Finished, Follow, Mtime, Precision, ReadRange,

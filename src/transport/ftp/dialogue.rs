@@ -11,7 +11,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::port::{Way, port_in};
 use super::reply::{Reply, reply_length};
@@ -98,6 +98,21 @@ impl Dialogue {
         self.reply().await
     }
 
+    /// Sends one command with a secret behind it, of which no copy is left here, and returns the reply.
+    async fn ask_secretly(&mut self, command: &str, secret: &Secret) -> Result<Reply> {
+        // Neither grows: what a buffer grows out of is not wiped.
+        let mut line = Zeroizing::new(String::with_capacity(command.len() + secret.expose().len()));
+        line.push_str(command);
+        line.push_str(secret.expose());
+        let queued = std::mem::take(&mut self.output);
+        self.output.reserve_exact(queued.len() + 2 * line.len() + 2);
+        self.output.extend_from_slice(&queued);
+        let sent = self.send(&[&line]).await;
+        self.output.zeroize();
+        sent?;
+        self.reply().await
+    }
+
     /// Sends all commands at once and returns their replies: one round trip.
     pub(super) async fn ask_all(&mut self, commands: &[&str]) -> Result<Vec<Reply>> {
         self.send(commands).await?;
@@ -157,7 +172,7 @@ impl Dialogue {
         }
         let mut reply = self.reply().await?;
         if reply.code() == 331 {
-            reply = self.ask(&Zeroizing::new(format!("PASS {}", password.expose()))).await?;
+            reply = self.ask_secretly("PASS ", password).await?;
         }
         match reply.code() {
             200..=299 => Ok(()),
