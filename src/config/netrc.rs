@@ -204,8 +204,8 @@ mod tests {
         Some((entry.login.clone(), entry.password.as_ref().map(|password| password.expose().to_owned())))
     }
 
-    fn both(login: &str, password: &str) -> Option<(Option<String>, Option<String>)> {
-        Some((Some(login.into()), Some(password.into())))
+    fn both(login: &str, password: &str) -> (Option<String>, Option<String>) {
+        (Some(login.into()), Some(password.into()))
     }
 
     #[test]
@@ -215,11 +215,11 @@ mod tests {
              machine ftp.example.org\n\tlogin you\n\tpassword two # yours\nmachine other.example.org password three\n\
              default login anonymous password me@example.org\n",
         );
-        assert_eq!(found(&netrc, "ftp.example.org", None), both("me", "one"));
-        assert_eq!(found(&netrc, "FTP.Example.ORG", Some("you")), both("you", "two"));
+        assert_eq!(found(&netrc, "ftp.example.org", None), Some(both("me", "one")));
+        assert_eq!(found(&netrc, "FTP.Example.ORG", Some("you")), Some(both("you", "two")));
         assert_eq!(found(&netrc, "ftp.example.org", Some("root")), None);
         assert_eq!(found(&netrc, "other.example.org", Some("root")), Some((None, Some("three".into()))));
-        assert_eq!(found(&netrc, "elsewhere", None), both("anonymous", "me@example.org"));
+        assert_eq!(found(&netrc, "elsewhere", None), Some(both("anonymous", "me@example.org")));
         assert_eq!(found(&netrc, "elsewhere", Some("me")), None);
         assert_eq!(netrc.find("ftp.example.org", None).unwrap().account, Some(Secret::new("books")));
         assert_eq!(netrc.find("ftp.example.org", Some("you")).unwrap().line, 3);
@@ -228,7 +228,7 @@ mod tests {
     #[test]
     fn a_named_host_goes_before_default_wherever_it_stands() {
         let netrc = netrc("default login anonymous password x\nmachine h login me password y\n");
-        assert_eq!(found(&netrc, "h", None), both("me", "y"));
+        assert_eq!(found(&netrc, "h", None), Some(both("me", "y")));
     }
 
     #[test]
@@ -242,7 +242,7 @@ mod tests {
             ("machine h login u password pässwörd", "pässwörd"),
             ("machine h login u password login", "login"),
         ] {
-            assert_eq!(found(&netrc(text), "h", Some("u")), both("u", password), "{text}");
+            assert_eq!(found(&netrc(text), "h", Some("u")), Some(both("u", password)), "{text}");
         }
     }
 
@@ -251,7 +251,7 @@ mod tests {
         let text = "machine h login u\nmacdef init\n  password not-this\n  machine nor-this\n\npassword p\n\
                     macdef last\nquit";
         let netrc = netrc(text);
-        assert_eq!((found(&netrc, "h", None), netrc.entries.len()), (both("u", "p"), 1));
+        assert_eq!((found(&netrc, "h", None), netrc.entries.len()), (Some(both("u", "p")), 1));
     }
 
     #[test]
@@ -296,7 +296,7 @@ mod tests {
             let netrc = netrc(&lines.collect::<String>());
             for (host, user, _) in &logins {
                 let first = logins.iter().find(|(h, u, _)| (h, u) == (host, user)).unwrap();
-                prop_assert_eq!(found(&netrc, host, Some(user)), both(user, &first.2));
+                prop_assert_eq!(found(&netrc, host, Some(user)), Some(both(user, &first.2)));
             }
         }
     }

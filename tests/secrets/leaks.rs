@@ -121,7 +121,7 @@ fn look_everywhere(protocol: Protocol, scheme: &str, engine: &str) {
             let what = format!("{scheme} {engine} {source}");
             assert_eq!(ran.status, status, "{what}: {}{}", ran.out(), ran.err());
             assert_eq!(seen.leaks, [""; 0], "{what}");
-            assert!(ran.err().lines().count() > 2, "{what}: nothing was said at -vvv");
+            assert!(!ran.err().is_empty(), "{what}: nothing was said at -vvv");
             if engine == "openssh" {
                 assert!(seen.programs.iter().any(|program| program == "ssh"), "{what}: {:?}", seen.programs);
             }
@@ -171,12 +171,14 @@ fn a_password_in_a_url_is_shown_no_more_than_by_the_user() {
     stage.file("served/file", vec![b'x'; 1000], 0o644);
     let server = stage.serve(Protocol::Ftp(FtpTls::Off), "me", MARKER);
     let url = format!("ftp://me:{MARKER}@127.0.0.1:{}/file", server.port);
-    for (args, status) in [(&["get", "-vvv", "--json", &url][..], 0), (&["ls", "-vvv", &url], 0), (&["ls", &format!("{url}/x")], 1)] {
+    for (args, status) in
+        [(&["get", "-vvv", "--json", &url][..], 0), (&["ls", "-vvv", &url], 0), (&["ls", &format!("{url}/x")], 1)]
+    {
         let ran = stage.haul(args).ends(status);
         assert!(!holds(&ran.stdout, MARKER.as_bytes()) && !holds(&ran.stderr, MARKER.as_bytes()), "{}", ran.err());
     }
-    let state = files_below(&stage.at("state"));
-    assert!(state.iter().all(|(_, contents)| !holds(contents, MARKER.as_bytes())));
+    let written = files_below(&stage.at("state"));
+    assert!(written.iter().all(|(_, contents)| !holds(contents, MARKER.as_bytes())));
 }
 
 /// What haul writes down about transfers is nobody else's business.
@@ -184,15 +186,20 @@ fn a_password_in_a_url_is_shown_no_more_than_by_the_user() {
 fn what_is_written_down_is_for_the_user_alone() {
     use std::os::unix::fs::MetadataExt;
     let mut stage = Stage::new();
-    stage.file("served/file", vec![b'x'; 1000], 0o644);
+    stage.file("served/file", vec![b'x'; 3_000_000], 0o644);
     let server = stage.serve(Protocol::Sftp, "me", "right");
     stage.env.push(("HAUL_PASSWORD", "right".into()));
     let (url, trust) = (format!("sftp://me@127.0.0.1:{}/file", server.port), stage.trust());
-    let args: Vec<&str> = ["get", "--limit-rate", "1k", &url].into_iter().chain(trust.iter().map(String::as_str)).collect();
+    let args: Vec<&str> =
+        ["get", "--limit-rate", "2M", &url].into_iter().chain(trust.iter().map(String::as_str)).collect();
     let mut haul = stage.command(&args).spawn().unwrap();
     let mut files = Vec::new();
     while haul.try_wait().unwrap().is_none() {
-        files.extend(files_below(&stage.at("state")).into_iter().filter_map(|(path, _)| Some((path.metadata().ok()?.mode() & 0o777, path))));
+        files.extend(
+            files_below(&stage.at("state"))
+                .into_iter()
+                .filter_map(|(path, _)| Some((path.metadata().ok()?.mode() & 0o777, path))),
+        );
         std::thread::sleep(Duration::from_millis(5));
     }
     assert!(!files.is_empty());

@@ -34,7 +34,8 @@ const HARM: [&[u8]; 8] = [
 
 #[track_caller]
 fn assert_harmless(what: &str, bytes: &[u8]) {
-    let found: Vec<_> = HARM.iter().filter(|harm| holds(bytes, harm)).map(|harm| harm.escape_ascii().to_string()).collect();
+    let found: Vec<_> =
+        HARM.iter().filter(|harm| holds(bytes, harm)).map(|harm| harm.escape_ascii().to_string()).collect();
     assert!(found.is_empty(), "{what} has {found:?}: {}", bytes.escape_ascii());
 }
 
@@ -180,6 +181,7 @@ fn files_of_settings_are_harmless() {
     let netrc = stage.file(name, "machine x login y \x1b]0;pwned\x07 z", 0o600);
     let ran = stage.haul(&["ls", "--netrc", &netrc, "ftp://127.0.0.1:1/"]).ends(2);
     assert_harmless("a wrong netrc", &ran.stderr);
-    let right = stage.file("c.toml", "[profile.x]\nurl = \"sftp://me@h/\"\nidentity = \"\\u001b]0;pwned\\u0007\"\n", 0o600);
+    let right =
+        stage.file("c.toml", "[profile.x]\nurl = \"sftp://me@h/\"\nidentity = \"\\u001b]0;pwned\\u0007\"\n", 0o600);
     assert_harmless("config show", &stage.haul(&["config", "show", "x:", "--config", &right]).ends(0).stdout);
 }

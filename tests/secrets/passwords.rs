@@ -123,7 +123,11 @@ fn a_netrc_that_others_can_read_or_nobody_can_is_told() {
     assert!(!stage.haul(&["ls", &url]).err().contains("warning"));
     stage.file("home/.netrc", "machine 127.0.0.1 login me password two wordy\n", 0o600);
     let ran = stage.haul(&["ls", &url]).ends(3);
-    assert!(ran.err().contains(&format!("{netrc}:1: neither machine")) && !ran.err().contains("wordy"), "{}", ran.err());
+    assert!(
+        ran.err().contains(&format!("{netrc}:1: neither machine")) && !ran.err().contains("wordy"),
+        "{}",
+        ran.err()
+    );
     let ran = stage.haul(&["ls", "--netrc", &netrc, &url]).ends(2);
     assert!(!ran.err().contains("wordy"), "{}", ran.err());
 }

@@ -31,17 +31,18 @@ const ALL: &str = "\
 #[test]
 fn what_counts_more_wins() {
     let known = Known::new();
-    let rows: [(&[(&str, &str)], &str, Option<&str>, &str, u64); 7] = [
-        (&[("timeout", "6s")], "ftp.example.org", Some("work"), ALL, 6),
-        (&[], "ftp.example.org", Some("work"), ALL, 5),
-        (&[], "ftp.example.org", None, ALL, 4),
-        (&[], "ftp.other.org", None, ALL, 3),
-        (&[], "other.org", None, ALL, 2),
-        (&[], "other.net", None, ALL, 1),
-        (&[], "other.net", None, "", 30),
+    let rows = [
+        (Some("6s"), "ftp.example.org", Some("work"), ALL, 6),
+        (None, "ftp.example.org", Some("work"), ALL, 5),
+        (None, "ftp.example.org", None, ALL, 4),
+        (None, "ftp.other.org", None, ALL, 3),
+        (None, "other.org", None, ALL, 2),
+        (None, "other.net", None, ALL, 1),
+        (None, "other.net", None, "", 30),
     ];
     for (typed, host, profile, text, seconds) in rows {
-        let (file, typed) = (file(text), given(typed));
+        let typed: Vec<_> = typed.map(|time| ("timeout", time)).into_iter().collect();
+        let (file, typed) = (file(text), given(&typed));
         let settings = Settings::load(&known, &typed, Some(file.path())).unwrap();
         let options = settings.connect(host, profile).unwrap().options();
         assert_eq!(options.timeout, Duration::from_secs(seconds), "{host} {profile:?}");

@@ -21,7 +21,7 @@ use zeroize::Zeroizing;
 
 use super::auth::{asks_for_password, lock};
 use super::cache::LoginCache;
-use crate::endpoint::{Endpoint, Scheme};
+use super::openssh_target::Questioned;
 use crate::error::{Error, Result};
 use crate::transport::{Account, Passwords, Prompt, Secret, escape};
 
@@ -89,9 +89,10 @@ pub(super) struct Knowledge {
     pub(super) cache: LoginCache,
     /// The password that needs no question.
     pub(super) password: Option<Secret>,
-    /// Where another may be kept, and whose.
+    /// Where another may be kept.
     pub(super) passwords: Arc<dyn Passwords>,
-    pub(super) endpoint: Endpoint,
+    /// Tells whose password is asked for.
+    pub(super) questioned: Questioned,
 }
 
 /// The listening end, for one login.
@@ -172,7 +173,7 @@ impl Askpass {
     /// The login succeeded: what was answered is right.
     pub(super) fn keep_answers(&self) {
         for (question, answer) in lock(&self.state.given).drain(..) {
-            if let Some(account) = account_of(&question, &self.state.knowledge.endpoint) {
+            if let Some(account) = self.state.knowledge.questioned.account(&question) {
                 self.state.knowledge.passwords.accepted(&account, &answer);
             }
             self.state.knowledge.cache.keep_answer(question, answer);
@@ -242,7 +243,7 @@ impl State {
         if before == TRIES {
             return None;
         }
-        let account = account_of(question, &self.knowledge.endpoint);
+        let account = self.knowledge.questioned.account(question);
         if before > 0
             && self.gave_kept.swap(false, Ordering::AcqRel)
             && let Some(account) = &account
@@ -266,8 +267,10 @@ impl State {
 
     /// Returns the password that needs no person: the one that was given, that worked before, or that is kept.
     fn password(&self, question: &str, account: Option<&Account>) -> Option<Secret> {
-        let given = self.knowledge.password.clone().or_else(|| self.knowledge.cache.answer(question));
-        given.or_else(|| {
+        let given = self.knowledge.password.clone();
+        // A server on the way is not told the password of the one behind it.
+        let given = given.filter(|_| self.knowledge.questioned.is_by_target(account));
+        given.or_else(|| self.knowledge.cache.answer(question)).or_else(|| {
             let kept = self.knowledge.passwords.password(account?)?;
             self.gave_kept.store(true, Ordering::Release);
             Some(kept)
@@ -275,37 +278,7 @@ impl State {
     }
 }
 
-/// Returns whose password `ssh` asks for: `me@host's password: ` or `(me@host) Password: `. It may be that of a server on
-/// the way.
-fn account_of(question: &str, endpoint: &Endpoint) -> Option<Account> {
-    let question = question.trim();
-    let who = match question.strip_prefix('(') {
-        Some(rest) => rest.split_once(") ")?.0,
-        None => question.rsplit_once("'s password")?.0,
-    };
-    let (user, host) = who.rsplit_once('@')?;
-    // ssh writes the host in lower case, or the name that its configuration has for it.
-    let port = if endpoint.host.eq_ignore_ascii_case(host) { endpoint.port } else { None };
-    Some(Account { scheme: Scheme::Sftp, user: user.to_owned(), host: host.to_owned(), port })
-}
-
 /// The text comes from a program that repeats what servers say.
 fn shown(question: &str) -> String {
     question.trim().lines().map(|line| escape(line.as_bytes())).collect::<Vec<_>>().join("\n")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_question_tells_whose_password_is_asked_for() {
-        let endpoint = Endpoint::parse("sftp://me@Host:2222/").unwrap();
-        let asked = |question| account_of(question, &endpoint).map(|a| (a.user, a.host, a.port));
-        let account = |user: &str, host: &str, port| Some((user.to_owned(), host.to_owned(), port));
-        assert_eq!(asked("me@host's password: "), account("me", "host", Some(2222)));
-        assert_eq!(asked("(me@host) Password for me@there: "), account("me", "host", Some(2222)));
-        assert_eq!(asked("me@gate's password:"), account("me", "gate", None));
-        assert_eq!(asked("Password: "), None);
-    }
 }

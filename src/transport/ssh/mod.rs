@@ -24,6 +24,7 @@ mod known_hosts;
 mod libssh2;
 mod openssh;
 mod openssh_child;
+mod openssh_target;
 mod pump;
 mod road;
 mod russh;

@@ -18,6 +18,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::askpass::{self, Knowledge};
 use super::cache::LoginCache;
 use super::openssh_child::Run;
+use super::openssh_target::Questioned;
 use super::{EXEC_OUTPUT, Ended, Inbound, Outbound, Session, exec_result, keep_up_to, within};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind, Result};
@@ -56,15 +57,16 @@ struct Plan {
 
 impl Plan {
     async fn run(&self, flags: &[&OsStr], request: &OsStr) -> Result<Run> {
+        let arguments = arguments(&self.endpoint, &self.options)?;
         let knowledge = Knowledge {
             prompt: Arc::clone(&self.options.prompt),
             cache: self.cache.clone(),
             password: self.endpoint.password.clone().or_else(|| self.options.password.clone()),
             passwords: Arc::clone(&self.options.passwords),
-            endpoint: self.endpoint.clone(),
+            questioned: Questioned::new(&self.endpoint, arguments.clone()),
         };
         let mut command = self.command();
-        command.args(arguments(&self.endpoint, &self.options)?);
+        command.args(arguments);
         if !askpass::is_possible() {
             command.arg("-oBatchMode=yes");
         }
