@@ -46,7 +46,7 @@ impl Scheme {
         }
     }
 
-    fn parse(name: &str) -> Option<Self> {
+    pub(crate) fn parse(name: &str) -> Option<Self> {
         [Self::File, Self::Ftp, Self::Ftpes, Self::Ftps, Self::Sftp]
             .into_iter()
             .find(|scheme| scheme.name().eq_ignore_ascii_case(name))
@@ -172,6 +172,25 @@ impl Endpoint {
             _ => ftp_path(path),
         };
         Ok(Self { scheme, user, password, host, port, path })
+    }
+
+    /// Returns the same endpoint at a path as somebody types it behind a profile: below this one's path, from the root if
+    /// it begins with a slash, from the login directory if it begins with `~/`. Nothing in it is percent-encoded, and
+    /// wildcards count.
+    #[must_use]
+    pub fn below(&self, path: &[u8]) -> Self {
+        let joined = |above: &[u8]| {
+            let slash: &[u8] = if above.is_empty() || above.ends_with(b"/") || path.is_empty() { b"" } else { b"/" };
+            [above, slash, path].concat()
+        };
+        let home = if path == b"~" { Some(&b""[..]) } else { path.strip_prefix(b"~/") };
+        let root = path.iter().position(|&byte| byte != b'/').unwrap_or(path.len());
+        let (base, bytes, pattern) = match (home, root) {
+            (Some(rest), _) => (Base::Home, rest.to_vec(), rest.to_vec()),
+            (None, 1..) => (Base::Root, path[root..].to_vec(), path[root..].to_vec()),
+            (None, 0) => (self.path.base, joined(&self.path.bytes), joined(&self.path.pattern)),
+        };
+        Self { path: EndpointPath { base, bytes, pattern }, ..self.clone() }
     }
 
     /// Returns the port to connect to.
@@ -394,6 +413,26 @@ mod tests {
 
     fn resolved(text: &str) -> String {
         parse(text).path.resolve(&RemotePath::new("/home/me").unwrap()).unwrap().to_string()
+    }
+
+    #[test]
+    fn a_path_behind_a_profile_is_below_its_url() {
+        for (url, typed, there) in [
+            ("sftp://me@h/~/data", "reports/", "sftp://me@h/~/data/reports/"),
+            ("sftp://me@h/~/data/", "a%20b", "sftp://me@h/~/data/a%2520b"),
+            ("sftp://me@h/~/data", "", "sftp://me@h/~/data"),
+            ("sftp://me@h", "x", "sftp://me@h/~/x"),
+            ("sftp://me@h/srv", "/etc/x", "sftp://me@h/etc/x"),
+            ("sftp://me@h/srv", "~/x", "sftp://me@h/~/x"),
+            ("ftp://me@h/pub", "x", "ftp://me@h/pub/x"),
+            ("ftp://me@h/pub", "//x", "ftp://me@h//x"),
+            ("file:///srv", "x", "/srv/x"),
+        ] {
+            let endpoint = Endpoint::parse(url).unwrap().below(typed.as_bytes());
+            assert_eq!(endpoint.to_string(), there, "{url} {typed}");
+        }
+        let glob = Endpoint::parse("sftp://h/a%2Ab").unwrap().below(b"*.gz").path;
+        assert_eq!((glob.bytes, glob.pattern), (b"a*b/*.gz".to_vec(), b"a\\*b/*.gz".to_vec()));
     }
 
     #[test]

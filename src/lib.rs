@@ -4,6 +4,7 @@
 //!
 //! - [`error`]: the one error type and the table of what may be tried again.
 //! - [`endpoint`]: from URL to [`endpoint::Endpoint`]; no network.
+//! - [`config`]: the file of settings and `.netrc`: from text to values; no disk, no network.
 //! - [`transport`]: the seam, [`transport::Transport`], and its backends: local, FTP, SFTP over three SSH engines.
 //! - [`transfer`]: moving files, protocol-blind: part files, journals, retries, verification.
 //! - [`plan`]: deciding what to move: globs, walks, where things land.
@@ -12,6 +13,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod config;
 pub mod endpoint;
 pub mod error;
 pub mod plan;

@@ -277,7 +277,9 @@ fn json_tells_every_file() {
 fn the_overview_is_short_and_every_command_explains_itself() {
     let mut s = Session::new();
     s.haul(&[]);
-    for command in ["get", "put", "cat", "ls", "stat", "mkdir", "rm", "mv", "serve", "demo"] {
+    for command in
+        ["get", "put", "cat", "ls", "stat", "mkdir", "rm", "mv", "login", "logout", "config", "serve", "demo"]
+    {
         s.haul(&[command, "--help"]);
     }
     s.haul(&["get", "-h"]);

@@ -7,14 +7,16 @@ use std::sync::Arc;
 use haul::endpoint::{Endpoint, Scheme};
 use haul::plan::Place;
 use haul::transfer;
-use haul::transport::{self, ConnectOptions, RemotePath, Transport, escape};
+use haul::transport::{self, ConnectOptions, Passwords, RemotePath, Secret, Transport, escape};
 use haul::{Error, ErrorKind};
 use tokio_util::sync::CancellationToken;
 
-use super::options::{ConnectArgs, OutputArgs, TransferArgs, state_dir};
+use super::kept::Kept;
+use super::options::{ConnectArgs, OutputArgs, TransferArgs, given_password, read_password, state_dir};
 use super::prompt::TerminalPrompt;
 use super::report::{Failure, Report, Result};
 use super::screen::Screen;
+use super::settings::{Known, Set, Settings};
 use super::stdout::Stdout;
 
 /// What every command is given.
@@ -32,11 +34,15 @@ pub(crate) struct Context {
     pub(crate) verbose: u8,
     /// Cancelled by the first signal.
     pub(crate) cancel: CancellationToken,
+    /// The options that can be settings.
+    pub(crate) known: Known,
+    /// Those of them that were typed.
+    pub(crate) given: Vec<(String, Set)>,
 }
 
 impl Context {
     /// Sets up the outputs; nothing is written.
-    pub(crate) fn new(output: &OutputArgs) -> Self {
+    pub(crate) fn new(output: &OutputArgs, known: Known, given: Vec<(String, Set)>) -> Self {
         let screen = Arc::<Screen>::default();
         Self {
             stdout: Stdout::new(),
@@ -45,6 +51,8 @@ impl Context {
             quiet: output.quiet,
             verbose: output.verbose,
             cancel: CancellationToken::new(),
+            known,
+            given,
         }
     }
 
@@ -61,39 +69,64 @@ impl Context {
     }
 }
 
-/// The endpoints of one command: each login is made once.
+/// The endpoints of one command, each with settings of its own: each login is made once.
 #[derive(Debug)]
 pub(crate) struct Connections<'a> {
     context: &'a Context,
-    options: ConnectOptions,
-    open: Vec<(Endpoint, Arc<dyn Transport>)>,
+    settings: Settings<'a>,
+    /// The password that was given for all of them.
+    password: Option<Secret>,
+    /// Where others may be kept.
+    kept: Arc<Kept>,
+    open: Vec<(Endpoint, Option<String>, Arc<dyn Transport>)>,
+    /// The operands that named a profile, and which.
+    profiles: Vec<(Endpoint, String)>,
+    /// The endpoints whose user the netrc named.
+    logins_of_netrc: Vec<Endpoint>,
     warned: bool,
+    sparse: bool,
     /// Whether as many connections are opened at once as served a host best before.
     remembering: bool,
 }
 
 impl<'a> Connections<'a> {
-    /// Takes the options; nothing is connected yet.
+    /// Reads the settings; nothing is connected yet.
     pub(crate) fn new(args: &ConnectArgs, context: &'a Context) -> Result<Self> {
-        let options = args.options(context.prompt(), &context.report)?;
-        Ok(Self { context, options, open: Vec::new(), warned: false, remembering: false })
+        args.network.warn(&context.report);
+        Ok(Self {
+            context,
+            settings: Settings::load(&context.known, &context.given, args.config.file.as_deref())?,
+            password: given_password(args, &context.report)?,
+            kept: Arc::new(Kept::new(Arc::clone(&context.report))),
+            open: Vec::new(),
+            profiles: Vec::new(),
+            logins_of_netrc: Vec::new(),
+            warned: false,
+            sparse: false,
+            remembering: false,
+        })
     }
 
-    /// Prepares for moving files, as the options tell and as earlier runs found the host.
-    pub(crate) fn for_transfer(mut self, args: &TransferArgs) -> Self {
-        self.options.sparse = args.sparse;
+    /// Prepares for moving files between endpoints: returns what the command line and the settings for them come to.
+    pub(crate) fn for_transfer(&mut self, sources: &[Endpoint], destination: &Endpoint) -> Result<TransferArgs> {
+        // One rate, one number of retries for all: the far destination decides, or else the first far source.
+        let far = |endpoint: &&Endpoint| endpoint.scheme != Scheme::File;
+        let decisive = std::iter::once(destination).chain(sources).find(far).unwrap_or(destination);
+        let args = self.settings.transfer(&decisive.host, self.profile(decisive))?;
+        self.sparse = args.sparse;
         self.remembering = args.limits_nothing();
-        self
+        Ok(args)
     }
 
-    /// Reads URLs and plain paths, all of them before anything is connected.
+    /// Reads URLs, profiles and plain paths, all of them before anything is connected.
     pub(crate) fn parse(&mut self, operands: &[OsString]) -> Result<Vec<Endpoint>> {
         operands.iter().map(|operand| self.parse_one(operand)).collect()
     }
 
-    /// Reads one URL or plain path; a password in it is warned of once.
+    /// Reads one URL, profile or plain path; a password in it is warned of once. An FTP login that isn't named is that of
+    /// the netrc, if it has one for the host.
     pub(crate) fn parse_one(&mut self, operand: &OsStr) -> Result<Endpoint> {
-        let endpoint = Endpoint::parse(operand).map_err(|e| e.at(without_password(operand)))?;
+        let (mut endpoint, profile) = self.settings.endpoint(operand).map_err(|e| e.at(without_password(operand)))?;
         if endpoint.password.is_some() && !self.warned {
             self.warned = true;
             self.context.report.warn(
@@ -101,32 +134,83 @@ impl<'a> Connections<'a> {
                  --password-file, HAUL_PASSWORD or the prompt keep it to yourself",
             );
         }
+        let is_ftp = matches!(endpoint.scheme, Scheme::Ftp | Scheme::Ftpes | Scheme::Ftps);
+        if is_ftp && endpoint.user.is_none() && endpoint.password.is_none() {
+            let args = self.settings.connect(&endpoint.host, profile)?;
+            endpoint.user = self.kept.user(&args.netrc(), &endpoint.host)?;
+            if endpoint.user.is_some() {
+                self.logins_of_netrc.push(endpoint.clone());
+            }
+        }
+        if let Some(profile) = profile {
+            let profile = profile.to_owned();
+            self.profiles.push((endpoint.clone(), profile));
+        }
         Ok(endpoint)
     }
 
-    /// Connects and logs in, unless a connection with the same login is open.
+    /// Returns whether an operand is a URL or names a profile.
+    pub(crate) fn is_url(&self, operand: &OsStr) -> bool {
+        let is_url = operand.as_bytes().windows(3).any(|bytes| bytes == b"://");
+        is_url || self.settings.endpoint(operand).is_ok_and(|(_, profile)| profile.is_some())
+    }
+
+    /// Returns whether an operand names something on this machine.
+    pub(crate) fn is_local(&self, operand: &OsStr) -> bool {
+        self.settings.endpoint(operand).is_ok_and(|(endpoint, _)| endpoint.scheme == Scheme::File)
+    }
+
+    /// Connects and logs in, unless a connection with the same login and settings is open.
     pub(crate) async fn place(&mut self, endpoint: &Endpoint) -> Result<Place> {
-        let open = self.open.iter().find(|(other, _)| other.same_login(endpoint));
-        let transport = match open {
-            Some((_, transport)) => Arc::clone(transport),
+        let profile = self.profile(endpoint);
+        let same = |(other, settings, _): &&(Endpoint, Option<String>, _)| {
+            other.same_login(endpoint) && settings.as_deref() == profile
+        };
+        let transport = match self.open.iter().find(same) {
+            Some((_, _, transport)) => Arc::clone(transport),
             None => {
-                let mut options = self.options.clone();
-                if self.remembering {
-                    options.connections = transfer::remembered_connections(&state_dir()?, endpoint);
-                }
+                let (options, profile) = (self.options(endpoint)?, profile.map(str::to_owned));
                 let transport = transport::connect(endpoint, &options)
                     .await
                     .map_err(|e| Failure::connecting(e.at(endpoint.origin())))?;
-                self.open.push((endpoint.clone(), Arc::clone(&transport)));
+                self.open.push((endpoint.clone(), profile, Arc::clone(&transport)));
                 transport
             }
         };
         Ok(Place { transport, endpoint: endpoint.clone() })
     }
 
+    /// Returns how to connect to an endpoint.
+    pub(crate) fn options(&self, endpoint: &Endpoint) -> Result<ConnectOptions> {
+        let args = self.settings.connect(&endpoint.host, self.profile(endpoint))?;
+        let password = match (&self.password, &args.password_file) {
+            // Login and password of a netrc belong together.
+            _ if self.logins_of_netrc.contains(endpoint) => None,
+            (None, Some(file)) => Some(read_password(file, &self.context.report)?),
+            (given, _) => given.clone(),
+        };
+        let connections = match self.remembering {
+            true => transfer::remembered_connections(&state_dir()?, endpoint),
+            false => 1,
+        };
+        let passwords = self.kept.with(args.netrc())? as Arc<dyn Passwords>;
+        Ok(ConnectOptions {
+            password,
+            passwords,
+            prompt: self.context.prompt(),
+            sparse: self.sparse,
+            connections,
+            ..args.options()?
+        })
+    }
+
+    fn profile(&self, endpoint: &Endpoint) -> Option<&str> {
+        self.profiles.iter().find(|(known, _)| known == endpoint).map(|(_, profile)| profile.as_str())
+    }
+
     /// Says goodbye to every server. What the command did is done: a server that doesn't answer changes nothing.
     pub(crate) async fn close(self) {
-        for (endpoint, transport) in self.open {
+        for (endpoint, _, transport) in self.open {
             if let Err(error) = transport.close().await {
                 tracing::debug!(endpoint = endpoint.origin(), "close: {}", error.chain());
             }

@@ -4,9 +4,8 @@ use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
 
 use clap::Args;
-use haul::endpoint::{Endpoint, Scheme};
 
-use super::context::Context;
+use super::context::{Connections, Context};
 use super::options::{ConnectArgs, TransferArgs};
 use super::report::Result;
 use super::transfer::Transfer;
@@ -45,15 +44,14 @@ pub(crate) struct Get {
 impl Get {
     /// Downloads.
     pub(crate) async fn run(self, context: &Arc<Context>) -> Result<()> {
-        let transfer = Transfer { context, connect: &self.connect, args: &self.transfer, recursive: self.recursive };
+        let connections = Connections::new(&self.connect, context)?;
+        let transfer = Transfer { context, connections, args: &self.transfer, recursive: self.recursive };
         match self.operands.split_last() {
             Some((last, sources)) if last == "-" && !sources.is_empty() => transfer.write_out(sources).await,
-            Some((last, sources)) if !sources.is_empty() && is_local(last) => transfer.copy(sources, last).await,
+            Some((last, sources)) if !sources.is_empty() && transfer.connections.is_local(last) => {
+                transfer.copy(sources, last).await
+            }
             _ => transfer.copy(&self.operands, OsStr::new(".")).await,
         }
     }
-}
-
-fn is_local(operand: &OsStr) -> bool {
-    Endpoint::parse(operand).is_ok_and(|endpoint| endpoint.scheme == Scheme::File)
 }

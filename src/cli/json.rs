@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use haul::transfer::{Outcome, Status, Verified};
+use haul::transport::is_harmless;
 use haul::{Error, ErrorKind, Result};
 use serde::Serialize;
 
@@ -11,9 +12,25 @@ use super::report;
 
 /// Adds an object as a line.
 pub(crate) fn line(to: &mut Vec<u8>, object: &impl Serialize) -> Result<()> {
-    serde_json::to_writer(&mut *to, object).map_err(|e| Error::new(ErrorKind::Other, "write JSON").with_source(e))?;
+    let text = serde_json::to_string(object).map_err(|e| Error::new(ErrorKind::Other, "write JSON").with_source(e))?;
+    to.extend_from_slice(harmless(text).as_bytes());
     to.push(b'\n');
     Ok(())
+}
+
+/// Writes what a terminal would obey as `\u202e`, which reads back as the same. Outside of strings there is none of it.
+fn harmless(json: String) -> String {
+    if json.chars().all(is_harmless) {
+        return json;
+    }
+    let mut text = String::with_capacity(json.len() + 64);
+    for c in json.chars() {
+        match is_harmless(c) {
+            true => text.push(c),
+            false => text.extend(c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}"))),
+        }
+    }
+    text
 }
 
 /// The end of one file. Source and destination are URLs, so no name is lost.
@@ -81,7 +98,7 @@ impl FlightEvent<'_> {
     /// Writes it as JSON.
     pub(crate) fn to_line(&self) -> String {
         // It holds nothing that JSON has no form for.
-        serde_json::to_string(self).unwrap_or_default()
+        harmless(serde_json::to_string(self).unwrap_or_default())
     }
 }
 
@@ -132,4 +149,22 @@ impl SummaryEvent {
 /// Rounds: more digits would only pretend to be exact.
 pub(crate) fn milliseconds(seconds: f64) -> f64 {
     (seconds * 1000.0).round() / 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn json_is_harmless_and_true(name: String, number: u64) {
+            let mut text = Vec::new();
+            line(&mut text, &serde_json::json!({ "name": name, "number": number })).unwrap();
+            let text = String::from_utf8(text).unwrap();
+            prop_assert!(text.strip_suffix('\n').unwrap().chars().all(is_harmless));
+            let back: serde_json::Value = serde_json::from_str(&text).unwrap();
+            prop_assert_eq!(back["name"].as_str(), Some(name.as_str()));
+        }
+    }
 }

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::error::{ContextKind, ErrorKind as ClapKind};
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use haul::Error;
 
 mod cat;
+mod config;
 mod context;
 mod demo;
 mod entry;
@@ -17,7 +18,10 @@ mod ftp_options;
 mod get;
 mod guard;
 mod json;
+mod kept;
+mod keyring;
 mod log;
+mod login;
 mod ls;
 mod mkdir;
 mod mv;
@@ -29,7 +33,9 @@ mod put;
 mod report;
 mod rm;
 mod screen;
+mod secret_line;
 mod serve;
+mod settings;
 mod signals;
 mod stat;
 mod stdout;
@@ -40,6 +46,7 @@ mod values;
 use context::Context;
 use options::OutputArgs;
 use report::{Exit, Result};
+use settings::Known;
 
 /// Moves files over SFTP, FTP and FTPS: resumable, verified, atomic
 #[derive(Debug, Parser)]
@@ -53,6 +60,7 @@ URLs:
   sftp://user@host:port/path   from the root; /~/path from the home directory
   ftp://host/path              from the login's directory; %2F in front: from the root
   ftpes://host/path            FTP over TLS; ftps://: with TLS from the first byte
+  work:path                    below the URL that the profile work stands for (haul config --help)
   file:///path or a plain path this machine
 
 haul COMMAND --help explains a command and shows examples.
@@ -80,6 +88,9 @@ enum Command {
     Mkdir(mkdir::Mkdir),
     Rm(rm::Rm),
     Mv(mv::Mv),
+    Login(login::Login),
+    Logout(login::Logout),
+    Config(config::Config),
     Serve(serve::Serve),
     Demo(demo::Demo),
 }
@@ -95,6 +106,9 @@ impl Command {
             Self::Mkdir(mkdir) => mkdir.run(context).await,
             Self::Rm(rm) => rm.run(context).await,
             Self::Mv(mv) => mv.run(context).await,
+            Self::Login(login) => login.run(context).await,
+            Self::Logout(logout) => logout.run(context).await,
+            Self::Config(config) => config.run(context),
             Self::Serve(serve) => serve.run(context).await,
             Self::Demo(demo) => demo.run(context).await,
         }
@@ -108,8 +122,11 @@ impl Command {
 
 /// Parses, runs and says how it ended.
 pub(crate) fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+    let known = Known::new();
+    let parsed = known.with_opposites(Cli::command()).try_get_matches();
+    let parsed = parsed.and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, known.given(&matches))));
+    let (cli, given) = match parsed {
+        Ok(parsed) => parsed,
         Err(error) => return usage_error(&error),
     };
     let Some(command) = cli.command else {
@@ -117,7 +134,7 @@ pub(crate) fn main() -> ExitCode {
         let _ = Cli::command().print_help();
         return ExitCode::SUCCESS;
     };
-    let context = Arc::new(Context::new(&cli.output));
+    let context = Arc::new(Context::new(&cli.output, known, given));
     log::start(&context.screen, context.quiet, context.verbose);
     if let Err(failure) = run(command, &context) {
         context.report.failed(failure);

@@ -37,17 +37,11 @@ pub(crate) struct NetworkArgs {
 
 impl NetworkArgs {
     /// Adds them to the library's options.
-    pub(crate) fn apply(&self, options: &mut ConnectOptions, report: &Report) -> Result<(), Error> {
+    pub(crate) fn apply(&self, options: &mut ConnectOptions) -> Result<(), Error> {
         options.proxies = match &self.proxy {
             Some(text) => Proxies::parse(text).map_err(|e| e.at("--proxy"))?,
             None => Proxies::from_environment(),
         };
-        if options.proxies.names_password() {
-            report.warn(
-                "a password in --proxy is seen by everybody who may list processes; the variable ALL_PROXY keeps it \
-                 to yourself",
-            );
-        }
         options.family = match (self.ipv4, self.ipv6) {
             (true, _) => Some(AddressFamily::Ipv4),
             (_, true) => Some(AddressFamily::Ipv6),
@@ -55,5 +49,16 @@ impl NetworkArgs {
         };
         options.bind = self.bind;
         Ok(())
+    }
+
+    /// Warns of a password that was typed; what can't be read is told when it is used.
+    pub(crate) fn warn(&self, report: &Report) {
+        let typed = self.proxy.as_deref().and_then(|text| Proxies::parse(text).ok());
+        if typed.is_some_and(|proxies| proxies.names_password()) {
+            report.warn(
+                "a password in --proxy is seen by everybody who may list processes; the variable ALL_PROXY keeps it \
+                 to yourself",
+            );
+        }
     }
 }

@@ -1,25 +1,24 @@
 //! Options that several commands share. A flag, its help and its parse are neighbours.
 
 use std::ffi::OsString;
-use std::io::{self, BufRead, BufReader};
+use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 use haul::transfer::{self, Existing, Verify};
-use haul::transport::{ConnectOptions, Durability, HostKeyPolicy, Prompt, Secret, SshConfig, SshEngine, TlsMode};
+use haul::transport::{ConnectOptions, Durability, HostKeyPolicy, Secret, SshConfig, SshEngine, TlsMode};
 use haul::{Error, ErrorKind};
 
 use super::ftp_options::FtpArgs;
 use super::network::NetworkArgs;
 use super::progress::View;
 use super::report::Report;
+use super::secret_line::read_secret;
+use super::settings::files::{Which, usual_netrc};
 use super::values::{Count, choice, count, duration, size};
-
-/// The longest password file that is read.
-const PASSWORD_FILE_LIMIT: u64 = 64 << 10;
 
 /// How much is said; for every command.
 #[derive(Debug, Args)]
@@ -144,12 +143,19 @@ impl TransferArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Connection options")]
 pub(crate) struct ConnectArgs {
+    #[command(flatten)]
+    pub(crate) config: ConfigArgs,
+
     /// Take the password from the first line of this file (- is standard input)
     ///
-    /// The variable HAUL_PASSWORD works as well. Without either, haul asks on the terminal. A password in the URL is
-    /// seen by everybody who may list processes.
+    /// The variable HAUL_PASSWORD works as well. Without either, the keyring (see haul login) and the netrc are looked
+    /// into, and then haul asks on the terminal. A password in the URL is seen by everybody who may list processes.
     #[arg(long, value_name = "FILE")]
     pub(crate) password_file: Option<PathBuf>,
+
+    /// Look for logins and passwords here instead of $NETRC or ~/.netrc; none looks nowhere
+    #[arg(long, value_name = "FILE")]
+    netrc: Option<PathBuf>,
 
     /// Heed this SSH configuration instead of ~/.ssh/config; none heeds nothing
     #[arg(long, value_name = "FILE")]
@@ -195,7 +201,7 @@ pub(crate) struct ConnectArgs {
     ftp: FtpArgs,
 
     #[command(flatten)]
-    network: NetworkArgs,
+    pub(crate) network: NetworkArgs,
 
     /// Give up a phase after so long without progress
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
@@ -206,17 +212,20 @@ pub(crate) struct ConnectArgs {
     connections: Count,
 }
 
+/// Which file of settings is heeded.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Connection options")]
+pub(crate) struct ConfigArgs {
+    /// Read settings and profiles here instead of ~/.config/haul/config.toml; none reads none
+    #[arg(long = "config", value_name = "FILE", id = "config")]
+    pub(crate) file: Option<PathBuf>,
+}
+
 impl ConnectArgs {
-    /// Makes the library's options of them; reads the password file.
-    pub(crate) fn options(&self, prompt: Arc<dyn Prompt>, report: &Report) -> Result<ConnectOptions, Error> {
-        let password = match &self.password_file {
-            Some(file) => Some(read_password(file, report)?),
-            None => std::env::var_os("HAUL_PASSWORD").map(password_from_environment).transpose()?,
-        };
+    /// Makes the library's options of them, without a password.
+    pub(crate) fn options(&self) -> Result<ConnectOptions, Error> {
         let mut options = ConnectOptions {
             timeout: self.timeout,
-            password,
-            prompt,
             ssh_config: match &self.ssh_config {
                 None => SshConfig::Usual,
                 Some(file) if file == Path::new("none") => SshConfig::None,
@@ -232,8 +241,21 @@ impl ConnectArgs {
             max_connections: self.connections.0,
             ..ConnectOptions::default()
         };
-        self.network.apply(&mut options, report)?;
+        self.network.apply(&mut options)?;
         Ok(options)
+    }
+
+    /// Returns which netrc to read.
+    pub(crate) fn netrc(&self) -> Which {
+        Which::new(self.netrc.as_deref(), usual_netrc)
+    }
+}
+
+/// Returns the password that was given for this run: from a file, else from the environment.
+pub(crate) fn given_password(args: &ConnectArgs, report: &Report) -> Result<Option<Secret>, Error> {
+    match &args.password_file {
+        Some(file) => read_password(file, report).map(Some),
+        None => std::env::var_os("HAUL_PASSWORD").map(password_from_environment).transpose(),
     }
 }
 
@@ -241,28 +263,19 @@ impl ConnectArgs {
 pub(crate) fn read_password(file: &Path, report: &Report) -> Result<Secret, Error> {
     let failed = |e| Error::io("read the password file", e).at(file.display()).with_kind(ErrorKind::Usage);
     if file == Path::new("-") {
-        return first_line(io::stdin().lock()).map_err(failed);
+        return first_line(io::stdin()).map_err(failed);
     }
     let opened = std::fs::File::open(file).map_err(failed)?;
     let mode = opened.metadata().map_err(failed)?.mode();
     if mode & 0o077 != 0 {
         report.warn(&format!("{}: others can read this password file; chmod 600 it", file.display()));
     }
-    first_line(BufReader::new(opened)).map_err(failed)
+    first_line(opened).map_err(failed)
 }
 
-fn first_line(reader: impl BufRead) -> io::Result<Secret> {
-    let mut line = Vec::new();
-    reader.take(PASSWORD_FILE_LIMIT).read_until(b'\n', &mut line)?;
-    while line.last().is_some_and(|byte| matches!(byte, b'\r' | b'\n')) {
-        line.pop();
-    }
-    // The bytes move into the secret, so no copy of it is left behind.
-    let text = String::from_utf8(line).map_err(|_| io::Error::other("the password is not UTF-8"))?;
-    match text.is_empty() {
-        true => Err(io::Error::other("its first line is empty")),
-        false => Ok(Secret::new(text)),
-    }
+fn first_line(file: impl AsFd) -> io::Result<Secret> {
+    let line = read_secret(file)?.filter(|line| !line.expose().is_empty());
+    line.ok_or_else(|| io::Error::other("its first line is empty"))
 }
 
 fn password_from_environment(value: OsString) -> Result<Secret, Error> {

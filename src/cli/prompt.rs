@@ -5,9 +5,10 @@ use std::io::{BufRead, BufReader, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use haul::transport::{Prompt, Secret, escape};
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 
-use super::screen::Screen;
+use super::screen::{Screen, escape_lines};
+use super::secret_line::read_secret;
 
 /// Asks on the controlling terminal, whatever standard input and output are, as ssh does.
 #[derive(Debug)]
@@ -38,12 +39,21 @@ impl TerminalPrompt {
 
 impl Prompt for TerminalPrompt {
     fn secret(&self, question: &str) -> Option<Secret> {
-        let terminal = open_terminal()?;
+        let mut terminal = open_terminal()?;
         let before = tcgetattr(&terminal).ok()?;
-        *BEFORE.lock().unwrap_or_else(PoisonError::into_inner) = Some((terminal, before));
-        let answer = self.screen.suspend(|| rpassword::prompt_password(escape_lines(question)));
+        let mut silent = before.clone();
+        silent.local_modes.remove(LocalModes::ECHO);
+        silent.local_modes.insert(LocalModes::ECHONL);
+        *BEFORE.lock().unwrap_or_else(PoisonError::into_inner) = Some((terminal.try_clone().ok()?, before.clone()));
+        let answer = self.screen.suspend(|| {
+            write!(terminal, "{}", escape_lines(question)).ok()?;
+            // What was typed ahead was seen, and wasn't meant for this question.
+            tcsetattr(&terminal, OptionalActions::Flush, &silent).ok()?;
+            read_secret(&terminal).ok().flatten()
+        });
         *BEFORE.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        answer.ok().map(Secret::new)
+        let _ = tcsetattr(&terminal, OptionalActions::Now, &before);
+        answer
     }
 
     fn line(&self, question: &str) -> Option<String> {
@@ -84,9 +94,4 @@ pub(crate) fn restore_terminal() {
 
 fn open_terminal() -> Option<File> {
     OpenOptions::new().read(true).write(true).open("/dev/tty").ok()
-}
-
-/// Makes a question from a server harmless, keeping its lines.
-fn escape_lines(text: &str) -> String {
-    text.split('\n').map(|line| escape(line.as_bytes())).collect::<Vec<_>>().join("\n")
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use clap::Args;
 
-use super::context::{Context, usage};
+use super::context::{Connections, Context, usage};
 use super::options::{ConnectArgs, TransferArgs};
 use super::report::Result;
 use super::transfer::Transfer;
@@ -44,7 +44,8 @@ pub(crate) struct Put {
 impl Put {
     /// Uploads.
     pub(crate) async fn run(self, context: &Arc<Context>) -> Result<()> {
-        let transfer = Transfer { context, connect: &self.connect, args: &self.transfer, recursive: self.recursive };
+        let connections = Connections::new(&self.connect, context)?;
+        let transfer = Transfer { context, connections, args: &self.transfer, recursive: self.recursive };
         let Some((destination, sources)) = self.operands.split_last() else {
             return Err(usage("nothing to upload").into());
         };

@@ -1,7 +1,7 @@
 //! `haul rm`: files, links and, where asked for, whole directories.
 
 use std::collections::HashSet;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 
 use clap::Args;
@@ -45,8 +45,13 @@ pub(crate) struct Rm {
 impl Rm {
     /// Removes what the user named; what fails doesn't keep the rest from being removed.
     pub(crate) async fn run(self, context: &Context) -> Result<()> {
-        self.urls.iter().try_for_each(|operand| is_url(operand))?;
         let mut connections = Connections::new(&self.connect, context)?;
+        if let Some(local) = self.urls.iter().find(|operand| !connections.is_url(operand)) {
+            return Err(usage("is a local path")
+                .at(escape(local.as_bytes()))
+                .with_hint("haul rm takes URLs; rm removes local files, and so does haul rm file:///PATH")
+                .into());
+        }
         for endpoint in connections.parse(&self.urls)? {
             let place = connections.place(&endpoint).await?;
             let guard = Guard::new(&place).await?;
@@ -88,15 +93,6 @@ impl Rm {
 }
 
 /// A slip that names a local directory costs too much: those are left to rm(1), which users know.
-fn is_url(operand: &OsStr) -> Result<(), Error> {
-    match operand.as_bytes().windows(3).any(|bytes| bytes == b"://") {
-        true => Ok(()),
-        false => Err(usage("is a local path")
-            .at(escape(operand.as_bytes()))
-            .with_hint("haul rm takes URLs; rm removes local files, and so does haul rm file:///PATH")),
-    }
-}
-
 async fn remove_file(place: &Place, path: &RemotePath) -> Result<(), Error> {
     place.transport.remove_file(path).await?;
     tracing::info!("removed {}", name_of(&place.endpoint, path));

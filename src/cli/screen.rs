@@ -4,6 +4,8 @@ use std::fmt;
 use std::io::{self, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use haul::transport::escape;
+
 use super::json::FlightEvent;
 use super::progress::Bars;
 
@@ -31,13 +33,14 @@ impl fmt::Debug for Screen {
 }
 
 impl Screen {
-    /// Writes a line for people. A standard error that can't be written to is no reason to stop.
+    /// Writes a line for people, harmlessly whatever it holds. A standard error that can't be written to is no reason to
+    /// stop.
     pub(crate) fn line(&self, text: &str) {
         let mut state = self.state();
         let line = match state.json {
             true if text.is_empty() => return,
             true => FlightEvent::Message { text }.to_line(),
-            false => text.to_owned(),
+            false => escape_lines(text),
         };
         state.waiting.push(line);
         if state.bars.is_none() || state.waiting.len() >= MOST_WAITING {
@@ -76,7 +79,7 @@ impl Screen {
         let state = self.state();
         if let Some(bars) = state.bars.clone() {
             flush(state);
-            bars.draw(lines);
+            bars.draw(&lines.iter().map(|line| escape(line.as_bytes())).collect::<Vec<_>>());
         }
     }
 
@@ -92,6 +95,11 @@ impl Screen {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Makes text harmless, keeping its lines.
+pub(crate) fn escape_lines(text: &str) -> String {
+    text.split('\n').map(|line| escape(line.as_bytes())).collect::<Vec<_>>().join("\n")
 }
 
 /// Writes what waits. With bars, not under the lock: somebody may be typing an answer while they are out of the way.

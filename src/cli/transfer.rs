@@ -11,7 +11,7 @@ use haul::{Error, ErrorKind};
 use tokio_util::sync::CancellationToken;
 
 use super::context::{Connections, Context, name_of, usage};
-use super::options::{ConnectArgs, TransferArgs};
+use super::options::TransferArgs;
 use super::progress::{Progress, View};
 use super::report::Result;
 
@@ -19,9 +19,9 @@ use super::report::Result;
 pub(crate) struct Transfer<'a> {
     /// The outputs.
     pub(crate) context: &'a Arc<Context>,
-    /// How to connect.
-    pub(crate) connect: &'a ConnectArgs,
-    /// How to move.
+    /// The servers.
+    pub(crate) connections: Connections<'a>,
+    /// How to move, as typed: what counts comes of the settings as well.
     pub(crate) args: &'a TransferArgs,
     /// Whether whole trees are taken.
     pub(crate) recursive: bool,
@@ -29,23 +29,24 @@ pub(crate) struct Transfer<'a> {
 
 impl Transfer<'_> {
     /// Copies files and, where asked for, trees.
-    pub(crate) async fn copy(&self, sources: &[OsString], destination: &OsStr) -> Result<()> {
-        let options = self.args.options()?;
-        if self.args.progress == View::Json {
-            self.context.screen.speak_json();
-        }
-        let mut connections = Connections::new(self.connect, self.context)?.for_transfer(self.args);
+    pub(crate) async fn copy(mut self, sources: &[OsString], destination: &OsStr) -> Result<()> {
+        let connections = &mut self.connections;
         let sources = connections.parse(sources)?;
         let destination = connections.parse_one(destination)?;
+        let args = connections.for_transfer(&sources, &destination)?;
+        let options = args.options()?;
+        if args.progress == View::Json {
+            self.context.screen.speak_json();
+        }
         let planned = plan::Options {
             recursive: self.recursive,
-            preserve: self.args.preserve,
+            preserve: args.preserve,
             retries: options.retries,
             retry_wait: options.retry_wait,
         };
         let cancel = &self.context.cancel;
-        let (sources, destination) = unless(cancel, self.places(&mut connections, &sources, &destination)).await?;
-        let progress = self.progress();
+        let (sources, destination) = unless(cancel, places(connections, &sources, &destination)).await?;
+        let progress = self.progress(&args);
         let observer = Arc::clone(&progress) as Arc<dyn Observer>;
         let run = async {
             let plan = plan::copy(sources, destination, planned, Arc::clone(&observer));
@@ -59,18 +60,19 @@ impl Transfer<'_> {
             self.interrupted(options.resume);
             return Err(Error::from(ErrorKind::Cancelled).into());
         }
-        connections.close().await;
+        self.connections.close().await;
         Ok(())
     }
 
     /// Writes files to standard output, one behind the other.
-    pub(crate) async fn write_out(&self, sources: &[OsString]) -> Result<()> {
+    pub(crate) async fn write_out(mut self, sources: &[OsString]) -> Result<()> {
         if self.args.json || self.args.dry_run {
             return Err(usage("--json and --dry-run don't go with standard output as destination").into());
         }
-        let options = self.args.options()?;
-        let mut connections = Connections::new(self.connect, self.context)?.for_transfer(self.args);
+        let connections = &mut self.connections;
         let sources = connections.parse(sources)?;
+        let args = connections.for_transfer(&sources, &Endpoint::parse(".")?)?;
+        let options = args.options()?;
         let cancel = &self.context.cancel;
         let mut found = Vec::new();
         for source in &sources {
@@ -78,7 +80,7 @@ impl Transfer<'_> {
             let paths = unless(cancel, async { Ok(plan::expand(&place).await?) }).await?;
             found.extend(paths.into_iter().map(|(path, _)| (name_of(source, &path), place.location(path))));
         }
-        let progress = self.progress();
+        let progress = self.progress(&args);
         for (name, location) in found {
             if let Err(error) = self.write_one(&location, &options, &progress).await {
                 progress.end(false);
@@ -86,7 +88,7 @@ impl Transfer<'_> {
             }
         }
         progress.end(true);
-        connections.close().await;
+        self.connections.close().await;
         Ok(())
     }
 
@@ -117,48 +119,36 @@ impl Transfer<'_> {
     }
 
     /// Writes standard input to a file, which appears when all of it is there.
-    pub(crate) async fn read_in(&self, destination: &OsStr) -> Result<()> {
+    pub(crate) async fn read_in(mut self, destination: &OsStr) -> Result<()> {
         if self.args.dry_run {
             return Err(usage("--dry-run doesn't go with standard input as source").into());
         }
-        let options = self.args.options()?;
-        if self.args.progress == View::Json {
+        let connections = &mut self.connections;
+        let destination = connections.parse_one(destination)?;
+        let args = connections.for_transfer(&[], &destination)?;
+        let options = args.options()?;
+        if args.progress == View::Json {
             self.context.screen.speak_json();
         }
-        let mut connections = Connections::new(self.connect, self.context)?.for_transfer(self.args);
-        let destination = connections.parse_one(destination)?;
         if destination.path.names_directory() {
             return Err(usage("is a directory: standard input needs the name of a file").at(&destination).into());
         }
         let cancel = &self.context.cancel;
         let place = unless(cancel, connections.place(&destination)).await?;
         let location = place.location(unless(cancel, async { Ok(place.path().await?) }).await?);
-        let progress = self.progress();
+        let progress = self.progress(&args);
         let observer = Arc::clone(&progress) as Arc<dyn Observer>;
         let mut stdin = tokio::io::stdin();
         let result = transfer::write_in(&mut stdin, &location, &options, observer, cancel.clone()).await;
         let result = result.map(|outcome| progress.event(Event::Finished(outcome)));
         progress.end(result.is_ok());
         result.map_err(|error| error.at(location.shown()))?;
-        connections.close().await;
+        self.connections.close().await;
         Ok(())
     }
 
-    async fn places(
-        &self,
-        connections: &mut Connections<'_>,
-        sources: &[Endpoint],
-        destination: &Endpoint,
-    ) -> Result<(Vec<Place>, Place)> {
-        let mut places = Vec::new();
-        for source in sources {
-            places.push(connections.place(source).await?);
-        }
-        Ok((places, connections.place(destination).await?))
-    }
-
-    fn progress(&self) -> Arc<Progress> {
-        Progress::start(self.context, self.args.progress, self.args.json, self.args.retries)
+    fn progress(&self, args: &TransferArgs) -> Arc<Progress> {
+        Progress::start(self.context, args.progress, args.json, args.retries)
     }
 
     fn interrupted(&self, resume: bool) {
@@ -171,6 +161,18 @@ impl Transfer<'_> {
             self.context.report.hint(hint);
         }
     }
+}
+
+async fn places(
+    connections: &mut Connections<'_>,
+    sources: &[Endpoint],
+    destination: &Endpoint,
+) -> Result<(Vec<Place>, Place)> {
+    let mut places = Vec::new();
+    for source in sources {
+        places.push(connections.place(source).await?);
+    }
+    Ok((places, connections.place(destination).await?))
 }
 
 /// Waits, unless the run is cancelled.

@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 
 use super::dial::{AddressFamily, Proxies};
 use super::ftp_options::FtpOptions;
+use crate::endpoint::Scheme;
 
 /// A password or passphrase: never shown by `Debug`, wiped from memory when dropped.
 #[derive(Clone, PartialEq, Eq)]
@@ -30,6 +31,43 @@ impl Secret {
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret(…)")
+    }
+}
+
+/// One user at one server, named as the user of this program names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    /// The protocol.
+    pub scheme: Scheme,
+    /// Who logs in, wherever that name comes from.
+    pub user: String,
+    /// The host as it was typed.
+    pub host: String,
+    /// The port, if one was typed.
+    pub port: Option<u16>,
+}
+
+/// Passwords that are kept for a login that needs one: a keyring, a `.netrc`.
+///
+/// Asked only when nothing else is left but to ask a person: after the URL, the options and, for SFTP, the keys.
+pub trait Passwords: Send + Sync + fmt::Debug {
+    /// Returns the password of this account and no other, if it is kept. May block: call it from `spawn_blocking`.
+    fn password(&self, account: &Account) -> Option<Secret>;
+
+    /// Is told the password that the server took, wherever it came from.
+    fn accepted(&self, _account: &Account, _password: &Secret) {}
+
+    /// Is told that the server refused the password that was kept.
+    fn refused(&self, _account: &Account) {}
+}
+
+/// No password is kept.
+#[derive(Debug, Clone, Copy)]
+pub struct NoPasswords;
+
+impl Passwords for NoPasswords {
+    fn password(&self, _: &Account) -> Option<Secret> {
+        None
     }
 }
 
@@ -141,6 +179,8 @@ pub struct ConnectOptions {
     pub bind: Option<IpAddr>,
     /// The password from file or environment; one in the URL comes first.
     pub password: Option<Secret>,
+    /// Where else a password may be.
+    pub passwords: Arc<dyn Passwords>,
     /// Whom to ask.
     pub prompt: Arc<dyn Prompt>,
     /// Which configuration of OpenSSH is heeded, where these options and the URL say nothing.
@@ -178,6 +218,7 @@ impl Default for ConnectOptions {
             family: None,
             bind: None,
             password: None,
+            passwords: Arc::new(NoPasswords),
             prompt: Arc::new(NoPrompt),
             ssh_config: SshConfig::default(),
             identities: Vec::new(),

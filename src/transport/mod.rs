@@ -30,8 +30,12 @@ mod types;
 
 pub use dial::{AddressFamily, Proxies};
 pub use ftp_options::{ActivePorts, FtpOptions, TlsPin, TlsVersion};
-pub use login::{ConnectOptions, HostKeyPolicy, NoPrompt, Prompt, Secret, SshConfig, SshEngine, TlsMode};
-pub use path::{RemotePath, escape, is_plain_name};
+pub use login::{
+    Account, ConnectOptions, HostKeyPolicy, NoPasswords, NoPrompt, Passwords, Prompt, Secret, SshConfig, SshEngine,
+    TlsMode,
+};
+pub use path::{RemotePath, escape, is_harmless, is_plain_name};
+pub(crate) use ssh_config::matches_pattern;
 pub use types::{
     Algorithm, Capabilities, Durability, Entry, FileKind, Finish, Finished, Follow, Mtime, Precision, ReadRange,
     Replace, SetMetadata, WriteMode,

@@ -139,9 +139,12 @@ pub fn escape(bytes: &[u8]) -> String {
     text
 }
 
-fn is_harmless(c: char) -> bool {
-    !c.is_control()
-        && !matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{061c}')
+/// Returns whether a terminal just shows a character: it neither obeys it (control characters) nor shows others in
+/// another order (bidi) or nothing at all (zero width, tags).
+pub fn is_harmless(c: char) -> bool {
+    let invisible = matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}');
+    !c.is_control() && !invisible
 }
 
 #[cfg(test)]

@@ -306,3 +306,23 @@ async fn a_user_name_is_no_option_of_ssh() {
     assert_eq!(error.kind(), ErrorKind::Usage, "{}", error.chain());
     assert!(!mark.exists());
 }
+
+/// `ssh` asks for the jump host's password in the same way as for the target's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_on_the_way_is_not_told_the_password_by_the_systems_ssh() {
+    let (gate, door) = (Door::open(&[Lock::Password]).await, Door::open(&[Lock::Password]).await);
+    let (there, via) = (door.endpoint(), gate.endpoint());
+    let config = format!(
+        "Host 127.0.0.1\nProxyJump me@localhost:{}\nHost localhost\nStrictHostKeyChecking no\nUserKnownHostsFile {}\n\
+         PubkeyAuthentication no\n",
+        via.port.unwrap(),
+        gate.path("new").display(),
+    );
+    std::fs::write(door.path("config"), config).unwrap();
+    let person = Person::who_answers(&[]);
+    let ssh_config = SshConfig::File(door.path("config"));
+    let options = ConnectOptions { ssh_config, ..options(&door, SshEngine::Openssh, &person, Some(PASSWORD)) };
+    let error = connect(&there, &options, &LoginCache::default()).await.unwrap_err();
+    assert_eq!(gate.count(PASSWORD), 0, "{}", error.chain());
+    assert!(person.asked().iter().any(|question| question.contains("me@localhost")), "{:?}", person.asked());
+}

@@ -19,7 +19,7 @@ use super::wire::{Stream, Wire};
 use crate::endpoint::{Endpoint, Scheme};
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::dial::{Dialled, Dialler};
-use crate::transport::{ConnectOptions, Secret, TlsMode, TlsVersion};
+use crate::transport::{Account, ConnectOptions, Secret, TlsMode, TlsVersion};
 
 const ANONYMOUS: &str = "anonymous";
 /// What an anonymous user gives for a password, by custom an address.
@@ -32,6 +32,7 @@ pub(super) struct Login {
     host: String,
     port: u16,
     user: String,
+    kept_as: Account,
     options: ConnectOptions,
     dialler: Arc<Dialler>,
     security: Security,
@@ -42,6 +43,8 @@ pub(super) struct Login {
     server: OnceLock<Server>,
     /// Held by the first login, so that others wait with theirs until it is known whether the password is right.
     first: Mutex<()>,
+    /// It comes from a keyring or netrc.
+    password_was_kept: AtomicBool,
     /// The password was refused: who logs in beside the first one doesn't send it again.
     rejected: AtomicBool,
     /// The server takes no TLS, and the user allows that.
@@ -83,11 +86,14 @@ impl Login {
             None => Some(endpoint.password.clone().unwrap_or_else(|| Secret::new(ANONYMOUS_PASSWORD))),
             Some(_) => endpoint.password.clone().or_else(|| options.password.clone()),
         };
+        let user = endpoint.user.clone().unwrap_or_else(|| ANONYMOUS.to_owned());
+        let (scheme, host, port) = (endpoint.scheme, endpoint.host.clone(), endpoint.port);
         Self {
             dialler: Arc::new(Dialler::new(options).kept_alive(KEEPALIVE)),
-            host: endpoint.host.clone(),
+            kept_as: Account { scheme, user: user.clone(), host: host.clone(), port },
+            host,
             port: endpoint.effective_port(),
-            user: endpoint.user.clone().unwrap_or_else(|| ANONYMOUS.to_owned()),
+            user,
             options: options.clone(),
             security,
             trust: OnceCell::new(),
@@ -95,6 +101,7 @@ impl Login {
             account: Mutex::new(options.ftp.account.clone()),
             server: OnceLock::new(),
             first: Mutex::new(()),
+            password_was_kept: AtomicBool::new(false),
             rejected: AtomicBool::new(false),
             plain: AtomicBool::new(false),
             secured: AtomicBool::new(false),
@@ -288,7 +295,7 @@ impl Login {
     }
 
     async fn password(&self) -> Result<Secret> {
-        let hint = "give it with --password-file or in HAUL_PASSWORD";
+        let hint = "give it with --password-file or in HAUL_PASSWORD, or keep it by haul login";
         self.ask_once(&self.password, "password", hint).await
     }
 
@@ -302,18 +309,26 @@ impl Login {
         self.options.ftp.account.is_some()
     }
 
-    async fn ask_once(&self, known: &Mutex<Option<Secret>>, what: &'static str, hint: &str) -> Result<Secret> {
+    async fn ask_once(&self, known_by: &Mutex<Option<Secret>>, what: &'static str, hint: &str) -> Result<Secret> {
         // Held while asking, so that several connections don't ask at once.
-        let mut known = known.lock().await;
+        let mut known = known_by.lock().await;
         if let Some(known) = &*known {
             return Ok(known.clone());
         }
-        let prompt = Arc::clone(&self.options.prompt);
         let question = format!("{}{} for {} at {}: ", what[..1].to_uppercase(), &what[1..], self.user, self.host);
-        let answer = spawn_blocking(move || prompt.secret(&question)).await.ok().flatten();
+        let (prompt, passwords) = (Arc::clone(&self.options.prompt), Arc::clone(&self.options.passwords));
+        // Only passwords are kept anywhere.
+        let kept_as = std::ptr::eq(known_by, &raw const self.password).then(|| self.kept_as.clone());
+        let find = move || match kept_as.and_then(|account| passwords.password(&account)) {
+            Some(kept) => Some((kept, true)),
+            None => prompt.secret(&question).map(|answer| (answer, false)),
+        };
         let none = || Error::new(ErrorKind::AuthFailed, format!("no {what} for the login")).with_hint(hint);
-        let answer = answer.ok_or_else(none)?;
+        let (answer, was_kept) = spawn_blocking(find).await.ok().flatten().ok_or_else(none)?;
         one_line(answer.expose(), what)?;
+        if was_kept {
+            self.password_was_kept.store(true, Ordering::Relaxed);
+        }
         Ok(known.insert(answer).clone())
     }
 
@@ -326,10 +341,17 @@ impl Login {
             return Err(Error::new(ErrorKind::AuthFailed, "login: the password was refused before"));
         }
         let logged_in = dialogue.login(&self.user, &password, async || self.account().await).await;
-        if logged_in.as_ref().is_err_and(|e| e.kind() == ErrorKind::AuthFailed) && self.server().is_none() {
+        let is_first = self.server().is_none();
+        if logged_in.as_ref().is_err_and(|e| e.kind() == ErrorKind::AuthFailed) && is_first {
             self.rejected.store(true, Ordering::Relaxed);
+            if self.password_was_kept.load(Ordering::Relaxed) {
+                self.options.passwords.refused(&self.kept_as);
+            }
         }
         logged_in?;
+        if is_first {
+            self.options.passwords.accepted(&self.kept_as, &password);
+        }
         self.prepare(dialogue, greeting).await
     }
 

@@ -13,7 +13,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::active::Offer;
 use super::port::Way;
@@ -122,6 +122,21 @@ impl Dialogue {
         self.reply(verb(command)).await
     }
 
+    /// Sends one command with a secret behind it, of which no copy is left here, and returns the reply.
+    async fn ask_secretly(&mut self, command: &str, secret: &Secret, what: &str) -> Result<Reply> {
+        // Neither grows: what a buffer grows out of is not wiped.
+        let mut line = Zeroizing::new(String::with_capacity(command.len() + secret.expose().len()));
+        line.push_str(command);
+        line.push_str(secret.expose());
+        let queued = std::mem::take(&mut self.output);
+        self.output.reserve_exact(queued.len() + 2 * line.len() + 2);
+        self.output.extend_from_slice(&queued);
+        let sent = self.send(&[&line]).await;
+        self.output.zeroize();
+        sent?;
+        self.reply(what).await
+    }
+
     /// Sends all commands at once and returns their replies: one round trip.
     pub(super) async fn ask_all(&mut self, commands: &[&str]) -> Result<Vec<Reply>> {
         self.send(commands).await?;
@@ -186,13 +201,11 @@ impl Dialogue {
         }
         let mut reply = self.reply("login (USER)").await?;
         if reply.code() == 331 {
-            self.send(&[&Zeroizing::new(format!("PASS {}", password.expose()))]).await?;
-            reply = self.reply("login (PASS)").await?;
+            reply = self.ask_secretly("PASS ", password, "login (PASS)").await?;
         }
         if reply.code() == 332 {
             let account = account().await.map_err(|e| e.context("login: the server asks for an account (ACCT)"))?;
-            self.send(&[&Zeroizing::new(format!("ACCT {}", account.expose()))]).await?;
-            reply = self.reply("login (ACCT)").await?;
+            reply = self.ask_secretly("ACCT ", &account, "login (ACCT)").await?;
         }
         match reply.code() {
             200..=299 => Ok(()),

@@ -10,7 +10,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream as BlockingStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -23,10 +23,11 @@ use zeroize::Zeroizing;
 use super::auth::lock;
 use super::cache::LoginCache;
 use super::openssh_dial::{self, DIAL};
+use super::openssh_target::Questioned;
 use super::questions::asks_for_password;
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::dial::Dialler;
-use crate::transport::{Prompt, Secret, escape};
+use crate::transport::{Account, Passwords, Prompt, Secret, escape};
 
 /// Names the socket in the environment of `ssh` and thereby of the askpass program.
 const SOCKET: &str = "HAUL_ASKPASS_SOCKET";
@@ -110,6 +111,10 @@ pub(super) struct Knowledge {
     pub(super) password: Option<Secret>,
     /// What connections are made by.
     pub(super) dialler: Option<Arc<Dialler>>,
+    /// Where another may be kept.
+    pub(super) passwords: Arc<dyn Passwords>,
+    /// Tells whose password is asked for.
+    pub(super) questioned: Questioned,
 }
 
 /// The listening end, for one login.
@@ -123,6 +128,8 @@ struct State {
     knowledge: Knowledge,
     /// Questions that wait for a person.
     asking: AtomicUsize,
+    /// The last answer was a password that is kept.
+    gave_kept: AtomicBool,
     /// What was answered in this login: kept if it succeeds, and not given again if `ssh` asks a second time.
     given: Mutex<Vec<(String, Secret)>>,
     /// The question that nobody could answer.
@@ -162,6 +169,7 @@ impl Askpass {
         let state = Arc::new(State {
             knowledge,
             asking: AtomicUsize::new(0),
+            gave_kept: AtomicBool::new(false),
             given: Mutex::default(),
             unanswered: Mutex::default(),
             gave_up: tokio::sync::Notify::new(),
@@ -195,6 +203,9 @@ impl Askpass {
     /// The login succeeded: what was answered is right.
     pub(super) fn keep_answers(&self) {
         for (question, answer) in lock(&self.state.given).drain(..) {
+            if let Some(account) = self.state.knowledge.questioned.account(&question) {
+                self.state.knowledge.passwords.accepted(&account, &answer);
+            }
             self.state.knowledge.cache.keep_answer(question, answer);
         }
     }
@@ -281,8 +292,15 @@ impl State {
         if before == TRIES {
             return None;
         }
+        let account = self.knowledge.questioned.account(question);
+        if before > 0
+            && self.gave_kept.swap(false, Ordering::AcqRel)
+            && let Some(account) = &account
+        {
+            self.knowledge.passwords.refused(account);
+        }
         let known = match before {
-            0 if is_password => self.knowledge.password.clone().or_else(|| self.knowledge.cache.answer(question)),
+            0 if is_password => self.password(question, account.as_ref()),
             0 if is_passphrase => self.knowledge.cache.answer(question),
             _ => None,
         };
@@ -294,6 +312,18 @@ impl State {
             lock(&self.given).push((question.to_owned(), answer.clone()));
         }
         Some(answer)
+    }
+
+    /// Returns the password that needs no person: the one that was given, that worked before, or that is kept.
+    fn password(&self, question: &str, account: Option<&Account>) -> Option<Secret> {
+        let given = self.knowledge.password.clone();
+        // A server on the way is not told the password of the one behind it.
+        let given = given.filter(|_| self.knowledge.questioned.is_by_target(account));
+        given.or_else(|| self.knowledge.cache.answer(question)).or_else(|| {
+            let kept = self.knowledge.passwords.password(account?)?;
+            self.gave_kept.store(true, Ordering::Release);
+            Some(kept)
+        })
     }
 }
 

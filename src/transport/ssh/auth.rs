@@ -14,7 +14,7 @@ use super::keys::identities;
 use super::questions::Answers;
 use super::target::{Method, Target};
 use crate::error::{Error, ErrorKind, Result};
-use crate::transport::{ConnectOptions, Prompt, Secret, escape};
+use crate::transport::{Account, ConnectOptions, Passwords, Prompt, Secret, escape};
 
 /// How many keys are offered to one server while there is another way in: OpenSSH's `MaxAuthTries` is 6, and a password
 /// should still have its try.
@@ -106,6 +106,7 @@ pub(super) async fn log_in(
         keys_offered: 0,
         known: target.password.clone().or_else(|| options.password.clone()),
         password_prompts: target.password_prompts,
+        kept: Kept { passwords: Arc::clone(&options.passwords), account: target.account.clone(), is: KeptIs::Unknown },
         asked: 0,
         question_rounds: 0,
         // Not asked for: a key is worth a try wherever there is one, and its refusal tells what the server offers.
@@ -136,6 +137,7 @@ struct Login {
     /// The password that needs no question, until it was used.
     known: Option<Secret>,
     password_prompts: usize,
+    kept: Kept,
     asked: usize,
     question_rounds: usize,
     offered: Vec<String>,
@@ -143,6 +145,24 @@ struct Login {
     /// How many attempts the server may have counted.
     tries: usize,
     hint: Option<&'static str>,
+}
+
+/// Where a password may be kept.
+struct Kept {
+    passwords: Arc<dyn Passwords>,
+    account: Account,
+    is: KeptIs,
+}
+
+/// What became of the password that is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum KeptIs {
+    /// It was not looked up yet.
+    Unknown,
+    /// It is the one that is tried.
+    Tried,
+    /// There is none, or another was tried, or it was of no use.
+    Done,
 }
 
 /// Whether it is this login's turn to ask a person.
@@ -195,7 +215,7 @@ impl Login {
                 Method::PublicKey if self.keys_offered >= KEY_OFFERS => None,
                 Method::PublicKey => self.next_identity(engine).map(Step::Key),
                 Method::Password => self.next_password().await.map(Step::Password),
-                Method::KeyboardInteractive => self.may_be_asked().then_some(Step::Questions),
+                Method::KeyboardInteractive => self.may_be_asked().await.then_some(Step::Questions),
             };
             if step.is_some() {
                 return Ok(step);
@@ -326,6 +346,7 @@ impl Login {
     }
 
     async fn next_password(&mut self) -> Option<Secret> {
+        self.find_known().await;
         if let Some(known) = self.known.take() {
             return Some(known);
         }
@@ -341,10 +362,39 @@ impl Login {
         answer
     }
 
+    /// Looks for a password that needs no person, once: what was given goes before what is kept, and one of them is
+    /// tried, no more.
+    async fn find_known(&mut self) {
+        if self.kept.is != KeptIs::Unknown {
+            return;
+        }
+        self.kept.is = KeptIs::Done;
+        if self.known.is_some() {
+            return;
+        }
+        let (passwords, account) = (Arc::clone(&self.kept.passwords), self.kept.account.clone());
+        self.known = spawn_blocking(move || passwords.password(&account)).await.ok().flatten();
+        if self.known.is_some() {
+            self.kept.is = KeptIs::Tried;
+        }
+    }
+
+    /// Tells whoever keeps passwords what the server thinks of this one.
+    fn tell_keeper(&mut self, password: &Secret, outcome: &Outcome) {
+        let Kept { passwords, account, is } = &mut self.kept;
+        let was = std::mem::replace(is, KeptIs::Done);
+        match (outcome, was) {
+            (Outcome::Refused { partial: false, .. }, KeptIs::Tried) => passwords.refused(account),
+            (Outcome::Refused { partial: false, .. }, _) => {}
+            _ => passwords.accepted(account, password),
+        }
+    }
+
     async fn try_password(&mut self, engine: &mut dyn Authenticator, password: &Secret) -> Result<Outcome> {
         self.tried.push("password".into());
         self.tries += 1;
         let outcome = engine.password(password).await?;
+        self.tell_keeper(password, &outcome);
         if !matches!(outcome, Outcome::Refused { partial: false, .. }) {
             self.cache.keep_password(password);
         }
@@ -352,10 +402,11 @@ impl Login {
     }
 
     /// Whether the server's questions may find an answer.
-    fn may_be_asked(&mut self) -> bool {
+    async fn may_be_asked(&mut self) -> bool {
         if self.question_rounds >= self.password_prompts {
             return false;
         }
+        self.find_known().await;
         let answerable = self.known.is_some() || self.prompt.is_anybody_there();
         if !answerable {
             self.question_rounds = self.password_prompts;
@@ -383,10 +434,11 @@ impl Login {
             // The same again would end the same.
             self.question_rounds = self.password_prompts;
         }
-        if !matches!(outcome, Outcome::Refused { partial: false, .. })
-            && let Some(password) = answers.asked_password()
-        {
-            self.cache.keep_password(&password);
+        if let Some(password) = answers.used_password() {
+            self.tell_keeper(&password, &outcome);
+            if !matches!(outcome, Outcome::Refused { partial: false, .. }) {
+                self.cache.keep_password(&password);
+            }
         }
         Ok(Some(outcome))
     }

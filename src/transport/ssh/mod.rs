@@ -31,6 +31,7 @@ mod libssh2;
 mod openssh;
 mod openssh_child;
 mod openssh_dial;
+mod openssh_target;
 mod pem;
 mod pump;
 mod questions;

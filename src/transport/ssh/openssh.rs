@@ -19,6 +19,7 @@ use super::askpass::{self, Knowledge};
 use super::cache::LoginCache;
 use super::openssh_child::Run;
 use super::openssh_dial;
+use super::openssh_target::Questioned;
 use super::{EXEC_OUTPUT, EXEC_PATIENCE, Ended, Inbound, Outbound, Session, exec_result, keep_up_to, within};
 use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind, Result};
@@ -71,6 +72,8 @@ impl Plan {
             cache: self.cache.clone(),
             password: self.endpoint.password.clone().or_else(|| self.options.password.clone()),
             dialler: dialler.map(Arc::new),
+            passwords: Arc::clone(&self.options.passwords),
+            questioned: Questioned::new(&self.endpoint, arguments.clone()),
         };
         let mut command = self.command();
         command.args(arguments).args(proxy.unwrap_or_default());

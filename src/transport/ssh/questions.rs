@@ -11,7 +11,7 @@ pub(super) struct Answers {
     who: String,
     prompt: Arc<dyn Prompt>,
     password: Mutex<Option<Secret>>,
-    asked_password: Mutex<Option<Secret>>,
+    used_password: Mutex<Option<Secret>>,
     person_asked: AtomicBool,
     unanswered: Mutex<Option<String>>,
 }
@@ -23,7 +23,7 @@ impl Answers {
             who: who.to_owned(),
             prompt: Arc::clone(prompt),
             password: Mutex::new(password),
-            asked_password: Mutex::default(),
+            used_password: Mutex::default(),
             person_asked: AtomicBool::new(false),
             unanswered: Mutex::default(),
         }
@@ -47,14 +47,15 @@ impl Answers {
         self.person_asked.load(Ordering::Acquire)
     }
 
-    /// Returns the password that a person gave.
-    pub(super) fn asked_password(&self) -> Option<Secret> {
-        lock(&self.asked_password).take()
+    /// Returns the password that was used as an answer.
+    pub(super) fn used_password(&self) -> Option<Secret> {
+        lock(&self.used_password).take()
     }
 
     fn answer_one(&self, text: &str, echo: bool) -> Option<Secret> {
         let is_password = !echo && asks_for_password(text);
         if is_password && let Some(password) = lock(&self.password).take() {
+            *lock(&self.used_password) = Some(password.clone());
             return Some(password);
         }
         self.person_asked.store(true, Ordering::Release);
@@ -65,7 +66,7 @@ impl Answers {
             return None;
         };
         if is_password {
-            *lock(&self.asked_password) = Some(answer.clone());
+            *lock(&self.used_password) = Some(answer.clone());
         }
         Some(answer)
     }

@@ -10,11 +10,11 @@ use super::algorithms::Offer;
 use super::auth::local_user;
 use super::known_hosts::{Files, Names};
 use super::{libssh2, russh_config};
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, Scheme};
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::ssh_config::{Agent, HostConfig, Typed, read};
 pub(super) use crate::transport::ssh_config::{Method, Way};
-use crate::transport::{AddressFamily, ConnectOptions, HostKeyPolicy, Secret, SshEngine};
+use crate::transport::{Account, AddressFamily, ConnectOptions, HostKeyPolicy, Secret, SshEngine};
 
 /// What the engines that log in themselves need to know.
 #[derive(Debug)]
@@ -26,6 +26,8 @@ pub(super) struct Target {
     pub(super) user: String,
     /// The password of the URL.
     pub(super) password: Option<Secret>,
+    /// Whose password may be kept somewhere.
+    pub(super) account: Account,
     pub(super) way: Way,
     /// How many targets lie behind this one.
     pub(super) depth: usize,
@@ -156,13 +158,19 @@ impl Target {
                 _ => russh_config::repertoires(),
             };
             let offer = Offer::new(&config.algorithms, &has, &*options.prompt)?;
-            let target = Self::new(host, config, offer, &options)?;
+            let target = Self::new(host, port, config, offer, &options)?;
             Ok(Self { password, depth, ..target })
         });
         found.await.map_err(|e| Error::new(ErrorKind::Other, "read the SSH configuration").with_source(e))?
     }
 
-    fn new(name: String, config: HostConfig, offer: Offer, options: &ConnectOptions) -> Result<Self> {
+    fn new(
+        name: String,
+        typed_port: Option<u16>,
+        config: HostConfig,
+        offer: Offer,
+        options: &ConnectOptions,
+    ) -> Result<Self> {
         if config.user.is_empty() {
             return Err(
                 Error::new(ErrorKind::Usage, "no user name").with_hint("name the user in the URL: sftp://user@host/")
@@ -187,8 +195,10 @@ impl Target {
             })?),
             (given, _) => given,
         };
+        let (user, host) = (config.user.clone(), name.clone());
         Ok(Self {
             name,
+            account: Account { scheme: Scheme::Sftp, user, host, port: typed_port },
             password: None,
             depth: 0,
             way: config.way,
