@@ -46,9 +46,9 @@ impl Prompt for TerminalPrompt {
         silent.local_modes.insert(LocalModes::ECHONL);
         *BEFORE.lock().unwrap_or_else(PoisonError::into_inner) = Some((terminal.try_clone().ok()?, before.clone()));
         let answer = self.screen.suspend(|| {
-            write!(terminal, "{}", escape_lines(question)).ok()?;
             // What was typed ahead was seen, and wasn't meant for this question.
             tcsetattr(&terminal, OptionalActions::Flush, &silent).ok()?;
+            write!(terminal, "{}", escape_lines(question)).ok()?;
             read_secret(&terminal).ok().flatten()
         });
         *BEFORE.lock().unwrap_or_else(PoisonError::into_inner) = None;

@@ -5,6 +5,7 @@
 
 use std::collections::HashSet;
 use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -31,7 +32,7 @@ impl Locks {
     /// Opens the lock file in the folder of journals.
     pub(super) fn open(dir: &Path) -> Result<Arc<Self>> {
         let path = dir.join("locks");
-        let file = File::options().create(true).truncate(false).write(true).read(true).open(&path);
+        let file = File::options().create(true).truncate(false).write(true).read(true).mode(0o600).open(&path);
         let file = file.map_err(|e| Error::io("open the lock file", e).at(path.display()))?;
         Ok(Arc::new(Self { file, held: Mutex::default() }))
     }

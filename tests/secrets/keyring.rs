@@ -4,7 +4,7 @@ use std::process::Command;
 
 use haul::serve::{FtpTls, Protocol};
 
-use crate::stage::{Stage, holds};
+use crate::stage::{Ran, Stage, holds};
 
 /// Keeps passwords in files, and writes down what it was called with.
 const SECRET_TOOL: &str = r#"#!/bin/sh
@@ -63,7 +63,10 @@ fn login_keeps_what_the_server_took_and_logout_removes_it() {
         assert_eq!((ran.out().as_str(), kept(&stage)), ("", 1));
         let ran = with(&["ls", "-v", &url]).ends(0);
         assert!(ran.err().contains(&format!("{url}: the password comes from the keyring")), "{}", ran.err());
-        let logout = |url: &str| stage.haul(&["logout", url]);
+        let logout = |url: &str| {
+            let mut command = stage.command(&["logout", url]);
+            Ran::from(command.env("HAUL_PASSWORD", MARKER).output().unwrap())
+        };
         assert!(logout(&url).ends(0).err().contains("no longer in the keyring"));
         assert_eq!(kept(&stage), 0);
         assert!(logout(&url).ends(1).err().contains("no password in the keyring"));
@@ -121,6 +124,21 @@ fn without_a_keyring_it_says_so_before_it_asks() {
 }
 
 #[test]
+fn a_password_is_typed_unseen() {
+    let mut stage = Stage::new();
+    stand_in(&mut stage);
+    let server = stage.serve(Protocol::Ftp(FtpTls::Off), "me", "t0p-5ecret");
+    let url = format!("ftp://me@127.0.0.1:{}", server.port);
+    let ran = stage.haul_asked(&["login", &url], "Password for me at 127.0.0.1: ", "t0p-5ecret\n").ends(0);
+    assert!(ran.out().contains("is in the keyring now") && !ran.out().contains("5ecret"), "{}", ran.out());
+    assert_eq!(kept(&stage), 1);
+    // Nobody asks now.
+    stage.haul(&["ls", &url]).ends(0);
+    let ran = stage.haul_asked(&["login", &url], "Password for me at 127.0.0.1: ", "m15typed\n").ends(3);
+    assert!(!ran.out().contains("m15typed"), "{}", ran.out());
+}
+
+#[test]
 fn login_wants_a_user_and_no_password_in_the_url() {
     let mut stage = Stage::new();
     stand_in(&mut stage);
@@ -165,7 +183,7 @@ fn a_real_secret_service_keeps_a_password() {
     stage.set_up(&mut command);
     command.env("HAUL", env!("CARGO_BIN_EXE_haul")).env("XDG_RUNTIME_DIR", stage.at("run"));
     command.args(["--", "sh", "-c", steps, "sh", &stage.path(""), &url]);
-    let ran: crate::stage::Ran = command.output().unwrap().into();
+    let ran: Ran = command.output().unwrap().into();
     let ran = ran.ends(0);
     assert_eq!(ran.out(), "a\n", "{}", ran.err());
     for said in ["is in the keyring now", "the password comes from the keyring", "is no longer in the keyring"] {

@@ -79,7 +79,9 @@ fn a_profile_never_shares_a_connection_with_looser_settings() {
     let mut stage = stage;
     stage.env.push(("HAUL_PASSWORD", "right".into()));
     stage.haul(&["cat", &format!("{url}a")]).ends(0);
-    let refused = stage.haul(&["cat", &format!("{url}a"), "strict:a"]).ends(3);
+    stage.file("served/b", "2", 0o644);
+    let refused = stage.haul(&["cat", &format!("{url}a"), "strict:b"]).ends(3);
+    assert_eq!(refused.out(), "1");
     assert!(refused.err().contains("refuses TLS"), "{}", refused.err());
 }
 

@@ -1,7 +1,7 @@
 //! A home, a working directory and a server of one test, and the program run there.
 
 use std::ffi::OsString;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -118,13 +118,39 @@ impl Stage {
 
     /// Runs haul on a terminal and returns all that it wrote there.
     pub(crate) fn haul_at_terminal(&self, args: &[&str]) -> Ran {
+        self.terminal(args).output().unwrap().into()
+    }
+
+    /// The same, with an answer typed as soon as the question is there.
+    pub(crate) fn haul_asked(&self, args: &[&str], question: &str, answer: &str) -> Ran {
+        let mut child = self.terminal(args).stdin(Stdio::piped()).spawn().unwrap();
+        let (mut stdin, mut stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        let (mut said, mut answered) = (Vec::new(), false);
+        let mut buffer = [0; 4096];
+        loop {
+            let length = stdout.read(&mut buffer).unwrap();
+            if length == 0 {
+                break;
+            }
+            said.extend_from_slice(&buffer[..length]);
+            if !answered && holds(&said, question.as_bytes()) {
+                stdin.write_all(answer.as_bytes()).unwrap();
+                answered = true;
+            }
+        }
+        let ran = Ran { stdout: said, ..child.wait_with_output().unwrap().into() };
+        assert!(answered, "nobody was asked: {}", ran.out());
+        ran
+    }
+
+    fn terminal(&self, args: &[&str]) -> Command {
         let quote = |arg: &&str| format!("'{}'", arg.replace('\'', r"'\''"));
         let words = args.iter().map(quote).collect::<Vec<_>>().join(" ");
         let mut command = Command::new("script");
         self.set_up(&mut command);
         command.env("TERM", "xterm").env("SHELL", "/bin/sh");
         command.args(["-qec", &format!("{} {words}", env!("CARGO_BIN_EXE_haul")), "/dev/null"]);
-        command.output().unwrap().into()
+        command
     }
 
     /// Serves the folder `served`.
