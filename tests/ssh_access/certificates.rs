@@ -120,7 +120,7 @@ async fn the_agent_holds_certificates_or_the_keys_for_them() {
                 match result {
                     Ok(()) => assert!(!lacks, "{case}"),
                     Err(e) => {
-                        assert!(lacks && told(&e).contains("--ssh-engine russh or openssh"), "{case}: {}", told(&e))
+                        assert!(lacks && told(&e).contains("--ssh-engine russh or openssh"), "{case}: {}", told(&e));
                     }
                 }
             }

@@ -54,11 +54,24 @@ async fn a_server_that_has_had_enough_is_told_with_what_was_tried() {
         let error = enter(&sshd, &options).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::AuthFailed, "{engine:?}: {}", told(&error));
         let told = told(&error);
-        assert!(told.matches("agent key").count() >= 3, "{engine:?}: {told}");
+        assert!(told.matches("agent key").count() == 4, "{engine:?}: {told}");
         assert!(
-            told.contains("after 4 tries") && told.contains("-i") && told.contains("IdentitiesOnly"),
+            told.contains("at try 4") && told.contains("-i") && told.contains("IdentitiesOnly"),
             "{engine:?}: {told}"
         );
+    }
+}
+
+/// Were it a lost connection, it would be tried again and again, until the server locks us out.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_hangs_up_at_a_wrong_key_is_no_lost_connection() {
+    let sshd = Sshd::start("MaxAuthTries 1\n");
+    let stranger = new_key(&sshd.path("stranger"), "ed25519", "");
+    for engine in OURS {
+        let options = ConnectOptions { identities: vec![stranger.clone()], ..options(&sshd, engine) };
+        let error = enter(&sshd, &options).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AuthFailed, "{engine:?}: {}", told(&error));
+        assert!(told(&error).contains("stranger"), "{engine:?}: {}", told(&error));
     }
 }
 

@@ -3,11 +3,11 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use async_trait::async_trait;
 use russh::keys::PrivateKey;
 use tokio::sync::OwnedMutexGuard;
 use tokio::task::spawn_blocking;
 
+use super::authenticator::{Authenticator, Outcome};
 use super::cache::LoginCache;
 use super::identity::{Identity, LockedKey, Origin, Public, Why};
 use super::keys::identities;
@@ -21,69 +21,6 @@ use crate::transport::{Account, ConnectOptions, Passwords, Prompt, Secret, escap
 const KEY_OFFERS: usize = 5;
 /// The method that keys log in by.
 const PUBLIC_KEY: &str = "publickey";
-
-/// The server's answer to one attempt.
-#[derive(Debug)]
-pub(super) enum Outcome {
-    /// We are in.
-    Success,
-    /// Not yet: what the server offers now.
-    Refused {
-        /// Methods that can continue.
-        offered: Vec<String>,
-        /// The attempt was right but isn't enough.
-        partial: bool,
-    },
-}
-
-/// What an engine can do to log in. Each call ends within the timeout.
-#[async_trait]
-pub(super) trait Authenticator: Send + Sync {
-    /// Whether to ask what the server offers before a key is tried: a trip that some engines need.
-    fn asks_first(&self) -> bool {
-        false
-    }
-
-    /// Says why the engine can't try this identity, if it can't.
-    fn lacks(&self, _identity: &Identity) -> Option<&'static str> {
-        None
-    }
-
-    /// Asks what the server offers.
-    async fn none(&mut self) -> Result<Outcome>;
-
-    /// Returns the refusal if the server doesn't want this key, `None` if it does or if that can't be asked.
-    async fn refuses(&mut self, public: &Public) -> Result<Option<Outcome>>;
-
-    /// Logs in with a private key, of which the server is shown the public half or a certificate.
-    async fn key(&mut self, key: &Arc<PrivateKey>, public: &Public) -> Result<Outcome>;
-
-    /// Logs in with a key that the agent holds and knows as `held`.
-    async fn agent_key(&mut self, public: &Public, held: &Public) -> Result<Outcome>;
-
-    /// Logs in with a password.
-    async fn password(&mut self, password: &Secret) -> Result<Outcome>;
-
-    /// Logs in by answering the server's questions.
-    async fn questions(&mut self, answers: &Arc<Answers>) -> Result<Outcome>;
-}
-
-/// Returns the name of the user here.
-pub(super) fn local_user() -> Option<String> {
-    let mut from_environment = ["USER", "LOGNAME"].iter().filter_map(|name| std::env::var(name).ok());
-    from_environment.find(|user| !user.is_empty()).or_else(account_name)
-}
-
-/// Looks the effective user up in the password file.
-fn account_name() -> Option<String> {
-    let uid = rustix::process::geteuid().as_raw().to_string();
-    let passwd = std::fs::read_to_string("/etc/passwd").ok()?;
-    passwd.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        (fields.nth(1)? == uid).then(|| name.to_owned())
-    })
-}
 
 /// Logs in: by keys, password and the server's questions, in the order that the target wants, going on after a partial
 /// success.
@@ -113,6 +50,7 @@ pub(super) async fn log_in(
         offered: vec![PUBLIC_KEY.into()],
         tried: Vec::new(),
         tries: 0,
+        current: None,
         hint: None,
     };
     if !login.can_ask_nobody() {
@@ -144,6 +82,8 @@ struct Login {
     tried: Vec<String>,
     /// How many attempts the server may have counted.
     tries: usize,
+    /// What the server is looking at.
+    current: Option<String>,
     hint: Option<&'static str>,
 }
 
@@ -173,7 +113,7 @@ enum Turn {
 
 /// What to try next.
 enum Step {
-    Key(Identity),
+    Key(Box<Identity>),
     Password(Secret),
     Questions,
 }
@@ -191,8 +131,9 @@ impl Login {
                 Outcome::Success => return Ok(()),
                 Outcome::Refused { offered, .. } => self.offered = offered,
             }
+            self.current = None;
             outcome = match self.next_step(engine).await? {
-                Some(Step::Key(identity)) => self.try_identity(engine, identity).await?,
+                Some(Step::Key(identity)) => self.try_identity(engine, *identity).await?,
                 Some(Step::Password(password)) => self.try_password(engine, &password).await?,
                 Some(Step::Questions) => match self.try_questions(engine).await? {
                     Some(outcome) => outcome,
@@ -213,7 +154,7 @@ impl Login {
             }
             let step = match method {
                 Method::PublicKey if self.keys_offered >= KEY_OFFERS => None,
-                Method::PublicKey => self.next_identity(engine).map(Step::Key),
+                Method::PublicKey => self.next_identity(engine).map(Box::new).map(Step::Key),
                 Method::Password => self.next_password().await.map(Step::Password),
                 Method::KeyboardInteractive => self.may_be_asked().await.then_some(Step::Questions),
             };
@@ -222,7 +163,7 @@ impl Login {
             }
         }
         // Nothing else is left that the server's last tries could be saved for.
-        Ok(self.next_identity(engine).map(Step::Key))
+        Ok(self.next_identity(engine).map(Box::new).map(Step::Key))
     }
 
     /// Whether there is one key, and nothing stands between it and the server: then there is no need to wait for
@@ -277,6 +218,7 @@ impl Login {
     }
 
     async fn try_identity(&mut self, engine: &mut dyn Authenticator, identity: Identity) -> Result<Outcome> {
+        self.current = Some(identity.name.clone());
         let outcome = match (&identity.origin, &identity.public) {
             (Origin::Agent(held), Some(public)) => engine.agent_key(public, held).await?,
             (Origin::Ready(key), Some(public)) => engine.key(key, public).await?,
@@ -391,10 +333,11 @@ impl Login {
     }
 
     async fn try_password(&mut self, engine: &mut dyn Authenticator, password: &Secret) -> Result<Outcome> {
-        self.tried.push("password".into());
-        self.tries += 1;
+        self.current = Some("password".into());
         let outcome = engine.password(password).await?;
         self.tell_keeper(password, &outcome);
+        self.tries += 1;
+        self.tried.push("password".into());
         if !matches!(outcome, Outcome::Refused { partial: false, .. }) {
             self.cache.keep_password(password);
         }
@@ -419,6 +362,7 @@ impl Login {
     /// Returns `None` when nobody could answer: the server still waits, and nothing else can be tried.
     async fn try_questions(&mut self, engine: &mut dyn Authenticator) -> Result<Option<Outcome>> {
         self.question_rounds += 1;
+        self.current = Some("keyboard-interactive".into());
         let answers = Arc::new(Answers::new(&self.who, &self.prompt, self.known.take()));
         let outcome = engine.questions(&answers).await;
         if let Some(question) = answers.unanswered() {
@@ -427,9 +371,9 @@ impl Login {
                 Some("run at a terminal to answer the server's questions; a password answers only a question for it");
             return Ok(None);
         }
-        self.tried.push("keyboard-interactive".into());
-        self.tries += 1;
         let outcome = outcome?;
+        self.tries += 1;
+        self.tried.push("keyboard-interactive".into());
         if !answers.person_asked() {
             // The same again would end the same.
             self.question_rounds = self.password_prompts;
@@ -443,16 +387,21 @@ impl Login {
         Ok(Some(outcome))
     }
 
-    /// Says what was tried when the server ended the conversation instead of answering.
-    fn explained(&self, error: Error) -> Error {
-        // One try may end by a broken connection; a server that counts lets several pass.
-        if error.kind() != ErrorKind::ConnectionLost || self.tries < 2 {
+    /// Says what was tried when the server ended the conversation instead of answering. Not to be tried again by itself:
+    /// servers lock out who does.
+    fn explained(&mut self, error: Error) -> Error {
+        let Some(current) = self.current.take().filter(|_| error.kind() == ErrorKind::ConnectionLost) else {
+            return error;
+        };
+        if self.cache.is_settled() && self.tries == 0 {
+            // What opened the door before would have opened it again.
             return error;
         }
-        let text = format!("the server ended the login after {} tries: {}", self.tries + 1, self.tried.join(", "));
-        Error::new(ErrorKind::AuthFailed, text).at(&self.who).with_source(error).with_hint(
-            "the server counts tries: name the right key with -i, or set IdentitiesOnly and IdentityFile in ~/.ssh/config",
-        )
+        self.note(current);
+        let text = format!("the server ended the login at try {}: tried {}", self.tries + 1, self.tried.join(", "));
+        let hint =
+            "servers count tries: name the right key with -i, or by IdentityFile and IdentitiesOnly in ~/.ssh/config";
+        Error::new(ErrorKind::AuthFailed, text).at(&self.who).with_source(error).with_hint(hint)
     }
 
     fn failure(&mut self) -> Error {

@@ -177,7 +177,8 @@ impl LoginCache {
         self.kept().answers.insert(question, answer);
     }
 
-    fn is_settled(&self) -> bool {
+    /// Returns whether a login succeeded.
+    pub(super) fn is_settled(&self) -> bool {
         self.inner.settled.load(Ordering::Acquire)
     }
 

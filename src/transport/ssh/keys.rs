@@ -44,7 +44,7 @@ pub(super) async fn identities(target: &Target, limit: Duration, cache: &LoginCa
         Some(socket) => tokio::time::timeout(limit, agent_keys(socket)).await.unwrap_or_default(),
         None => Vec::new(),
     };
-    let mut list = in_order(certificates, agent, files, only);
+    let mut list = in_order(certificates, &agent, &files, only);
     for identity in &mut list {
         if identity.public.as_ref().is_some_and(|public| !public.may_sign(&target.offer)) {
             identity.origin = Origin::Useless(Why::Forbidden);
@@ -54,12 +54,12 @@ pub(super) async fn identities(target: &Target, limit: Duration, cache: &LoginCa
     Ok(list)
 }
 
-fn in_order(certificates: Vec<Identity>, agent: Vec<Identity>, files: Vec<Identity>, only: bool) -> Vec<Identity> {
-    let certificates: Vec<_> = certificates.into_iter().map(|wanted| signed_by_any(wanted, &agent, &files)).collect();
+fn in_order(certificates: Vec<Identity>, agent: &[Identity], files: &[Identity], only: bool) -> Vec<Identity> {
+    let certificates: Vec<_> = certificates.into_iter().map(|wanted| signed_by_any(wanted, agent, files)).collect();
     let (matching, others): (Vec<_>, Vec<_>) =
         agent.iter().cloned().partition(|key| files.iter().any(|file| key.is_of(file)));
     // A certificate beside a key stands before it: who has one needs it.
-    let files: Vec<_> = files.iter().cloned().map(|file| signed_by_agent(file, &agent)).collect();
+    let files: Vec<_> = files.iter().cloned().map(|file| signed_by_agent(file, agent)).collect();
     let of_agent = |file: &&Identity| matches!(file.origin, Origin::Agent(_));
     let beside = files.iter().filter(of_agent).cloned();
     let mut list: Vec<_> = certificates.into_iter().chain(beside).chain(matching).collect();
@@ -113,7 +113,7 @@ fn usual_paths() -> Vec<PathBuf> {
 async fn agent_keys(socket: &Path) -> Vec<Identity> {
     let listed = async { AgentClient::connect_uds(socket).await?.request_identities().await };
     match listed.await {
-        Ok(keys) => keys.into_iter().filter_map(agent_key).collect(),
+        Ok(keys) => keys.iter().filter_map(agent_key).collect(),
         Err(e) => {
             tracing::debug!("the ssh-agent doesn't answer: {e}");
             Vec::new()
@@ -121,11 +121,11 @@ async fn agent_keys(socket: &Path) -> Vec<Identity> {
     }
 }
 
-fn agent_key(key: AgentIdentity) -> Option<Identity> {
+fn agent_key(key: &AgentIdentity) -> Option<Identity> {
     let (what, public) = match key {
-        AgentIdentity::PublicKey { ref key, .. } => ("key", Public::Key(key.clone())),
-        AgentIdentity::Certificate { ref certificate, .. } if !certificate.cert_type().is_user() => return None,
-        AgentIdentity::Certificate { ref certificate, .. } => {
+        AgentIdentity::PublicKey { key, .. } => ("key", Public::Key(key.clone())),
+        AgentIdentity::Certificate { certificate, .. } if !certificate.cert_type().is_user() => return None,
+        AgentIdentity::Certificate { certificate, .. } => {
             ("certificate", Public::Certificate(Box::new(certificate.clone())))
         }
     };
@@ -261,4 +261,52 @@ fn read_file(path: &Path, cache: &LoginCache) -> Result<Identity> {
         return Ok(Identity { name, public: Some(public), origin: Origin::Ready(Arc::new(key)) });
     };
     Ok(Identity { name, public, origin })
+}
+
+#[cfg(test)]
+mod tests {
+    use russh::keys::ssh_key::public::{Ed25519PublicKey, KeyData};
+
+    use super::*;
+
+    fn public(number: u8) -> Public {
+        Public::Key(PublicKey::new(KeyData::Ed25519(Ed25519PublicKey([number; 32])), ""))
+    }
+
+    fn of_agent(number: u8) -> Identity {
+        Identity {
+            name: format!("agent {number}"),
+            public: Some(public(number)),
+            origin: Origin::Agent(public(number)),
+        }
+    }
+
+    fn file(number: u8, origin: Origin) -> Identity {
+        Identity { name: format!("file {number}"), public: Some(public(number)), origin }
+    }
+
+    fn locked(number: u8) -> Identity {
+        let text = Arc::new(Zeroizing::new(String::new()));
+        file(number, Origin::Locked(LockedKey { path: "/k".into(), text }))
+    }
+
+    fn order(agent: &[Identity], files: &[Identity], only: bool) -> Vec<String> {
+        let list = in_order(Vec::new(), agent, files, only);
+        list.into_iter().map(|identity| format!("{} {:?}", identity.name, identity.origin)).collect()
+    }
+
+    #[test]
+    fn the_agents_matches_come_first_then_its_others_then_files() {
+        let agent = [of_agent(1), of_agent(2), of_agent(3)];
+        let files = [locked(4), locked(3)];
+        assert_eq!(order(&agent, &files, false), ["file 3 Agent", "agent 1 Agent", "agent 2 Agent", "file 4 Locked"]);
+        assert_eq!(order(&agent, &files, true), ["file 3 Agent", "file 4 Locked"]);
+    }
+
+    #[test]
+    fn nothing_is_there_twice_and_a_public_half_needs_the_agent() {
+        let agent = [of_agent(1), of_agent(1)];
+        let files = [locked(2), locked(2), file(1, Origin::Agent(public(1))), file(3, Origin::Agent(public(3)))];
+        assert_eq!(order(&agent, &files, false), ["file 1 Agent", "file 2 Locked", "file 3 Useless(PublicOnly)"]);
+    }
 }

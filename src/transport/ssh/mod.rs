@@ -1,7 +1,8 @@
 //! SSH engines: three ways to get a byte stream to a server's SFTP subsystem.
 //!
 //! An engine connects, checks the host key, logs in and opens channels; it knows nothing of SFTP. The engines `russh`
-//! and `libssh2` share `ssh_config` and the files `target`, `road`, `known_hosts`, `auth`, `keys` and `tcp`; the system's `ssh` has its own of all these.
+//! and `libssh2` share `ssh_config` and the files `target`, `algorithms`, `road`, `tcp`, `known_hosts`, and for the login
+//! `auth`, `keys`, `identity`, `pem` and `questions`; the system's `ssh` has its own of all these.
 
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,6 +19,7 @@ use crate::error::{Error, ErrorKind, Result};
 mod algorithms;
 mod askpass;
 mod auth;
+mod authenticator;
 mod cache;
 mod channels;
 mod filed_key;
@@ -28,6 +30,7 @@ mod keygen_tests;
 mod keys;
 mod known_hosts;
 mod libssh2;
+mod libssh2_login;
 mod openssh;
 mod openssh_child;
 mod openssh_dial;

@@ -77,7 +77,7 @@ fn shown(text: &str) -> String {
 }
 
 /// How servers call a password.
-const PASSWORDS: [&str; 17] = [
+const PASSWORDS: [&str; 22] = [
     "password",
     "passwort",
     "kennwort",
@@ -92,8 +92,13 @@ const PASSWORDS: [&str; 17] = [
     "salasana",
     "hasło",
     "heslo",
-    "пароль",
+    "jelszó",
+    "lozinka",
+    "parola",
+    "парол",
     "密码",
+    "密碼",
+    "비밀번호",
     "パスワード",
 ];
 /// Words of questions for what is used once, or for another password than that of today.

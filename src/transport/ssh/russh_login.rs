@@ -16,7 +16,7 @@ use russh::keys::{Algorithm, HashAlg, PrivateKey};
 use tokio::task::spawn_blocking;
 
 use super::algorithms::Offer;
-use super::auth::{Authenticator, Outcome};
+use super::authenticator::{Authenticator, Outcome};
 use super::identity::Public;
 use super::questions::Answers;
 use super::russh::{Client, Shared, failure};

@@ -7,7 +7,6 @@ use std::time::Duration;
 use tokio::task::spawn_blocking;
 
 use super::algorithms::Offer;
-use super::auth::local_user;
 use super::known_hosts::{Files, Names};
 use super::{libssh2, russh_config};
 use crate::endpoint::{Endpoint, Scheme};
@@ -226,6 +225,23 @@ impl Target {
             user: config.user,
         })
     }
+}
+
+/// Returns the name of the user here.
+fn local_user() -> Option<String> {
+    let mut from_environment = ["USER", "LOGNAME"].iter().filter_map(|name| std::env::var(name).ok());
+    from_environment.find(|user| !user.is_empty()).or_else(account_name)
+}
+
+/// Looks the effective user up in the password file.
+fn account_name() -> Option<String> {
+    let uid = rustix::process::geteuid().as_raw().to_string();
+    let passwd = std::fs::read_to_string("/etc/passwd").ok()?;
+    passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)? == uid).then(|| name.to_owned())
+    })
 }
 
 #[cfg(test)]

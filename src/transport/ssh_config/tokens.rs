@@ -1,5 +1,6 @@
 //! What stands for something else in values: `%h`, `${HOME}`, `~`.
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use sha1::{Digest, Sha1};
@@ -98,7 +99,10 @@ impl Tokens {
     fn connection(&self) -> String {
         let Self { host, port, user, jump, .. } = self;
         let digest = Sha1::digest(format!("{}{host}{port}{user}{jump}", local_name()));
-        digest.iter().map(|byte| format!("{byte:02x}")).collect()
+        digest.iter().fold(String::new(), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
     }
 
     fn home_directory(&self) -> Result<String> {
