@@ -14,6 +14,9 @@
 
 pub mod endpoint;
 pub mod error;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod plan;
 pub mod serve;
 pub mod transfer;

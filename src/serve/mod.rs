@@ -22,6 +22,8 @@ mod root;
 mod sftp;
 
 pub use ftp::FtpTls;
+#[cfg(fuzzing)]
+pub(crate) use ftp::ftp_commands;
 pub use identity::{Identity, TlsVersions, random_password};
 pub use root::Access;
 

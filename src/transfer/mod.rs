@@ -10,6 +10,8 @@ mod attempt;
 mod controller;
 mod copy;
 mod folder;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 mod job;
 mod journal;
 mod lanes;
@@ -23,6 +25,7 @@ mod run;
 mod segments;
 mod single;
 mod streams;
+mod taken;
 mod types;
 mod verify;
 

@@ -26,6 +26,8 @@ pub mod ssh;
 mod ssh_config;
 mod types;
 
+#[cfg(fuzzing)]
+pub(crate) use ssh_config::fuzzed as fuzz_ssh_config;
 pub use login::{ConnectOptions, HostKeyPolicy, NoPrompt, Prompt, Secret, SshConfig, SshEngine, TlsMode};
 pub use path::{RemotePath, escape, is_plain_name};
 pub use types::{
@@ -62,6 +64,13 @@ pub trait Transport: Send + Sync + Debug {
 
     /// Returns how long a question takes to be answered; `None` where no network lies between.
     fn round_trip(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Returns this endpoint for a run that writes below `root`: there nothing is reached through a link, wherever one
+    /// came from, so that no name and no race leads elsewhere. `root` itself may be reached through links, and need not
+    /// be there yet. `None` where the server alone finds paths.
+    fn beneath(&self, _root: &RemotePath) -> Option<Arc<dyn Transport>> {
         None
     }
 

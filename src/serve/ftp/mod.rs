@@ -73,6 +73,16 @@ pub(super) struct Site {
     idle: Duration,
 }
 
+/// Reads each line as a command, for the fuzz targets.
+#[cfg(fuzzing)]
+pub fn ftp_commands(data: &[u8]) {
+    for line in data.split(|&b| b == b'\n') {
+        if let Ok(command::Command::Digest(_, argument)) = command::parse(line) {
+            let _ = command::split_range(&argument);
+        }
+    }
+}
+
 /// Serves one client until it leaves.
 pub(super) async fn serve(site: Arc<Site>, stream: TcpStream, peer: SocketAddr) {
     if let Err(error) = session::run(site, stream, peer).await {

@@ -68,7 +68,7 @@ enum Verdict<'a> {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct FiledKey {
+pub(super) struct FiledKey {
     marker: Marker,
     blob: Vec<u8>,
     file: PathBuf,
@@ -256,7 +256,7 @@ fn key_type(blob: &[u8]) -> Option<&str> {
     std::str::from_utf8(rest.get(..length)?).ok()
 }
 
-fn keys_for(name: &str, text: &[u8], file: &Path) -> Vec<FiledKey> {
+pub(super) fn keys_for(name: &str, text: &[u8], file: &Path) -> Vec<FiledKey> {
     text.split(|&b| b == b'\n')
         .enumerate()
         .filter_map(|(index, line)| {

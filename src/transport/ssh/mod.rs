@@ -19,6 +19,8 @@ mod askpass;
 mod auth;
 mod cache;
 mod channels;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 mod keys;
 mod known_hosts;
 mod libssh2;
