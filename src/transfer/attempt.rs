@@ -147,7 +147,8 @@ impl Attempt<'_> {
     /// The mode of the finished file, as `cp` chooses it; never setuid, setgid or sticky.
     fn final_mode(&self) -> Option<u32> {
         let source = self.entry.mode.map(|mode| mode & 0o777);
-        if self.ctx.options.preserve_mode {
+        // Where nobody tells the source's, it is as without -p.
+        if self.ctx.options.preserve_mode && source.is_some() {
             return source;
         }
         if let Some(existing) = self.existing.filter(|e| e.kind == crate::transport::FileKind::File) {

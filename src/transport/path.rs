@@ -170,7 +170,8 @@ mod tests {
 
     #[test]
     fn below_means_by_whole_names() {
-        let below = |path: &str, dir: &str| RemotePath::new(path).unwrap().is_at_or_below(&RemotePath::new(dir).unwrap());
+        let below =
+            |path: &str, dir: &str| RemotePath::new(path).unwrap().is_at_or_below(&RemotePath::new(dir).unwrap());
         assert!(below("/a/b", "/a") && below("/a", "/a") && below("/a", "/") && below("/", "/"));
         assert!(!below("/ab", "/a") && !below("/", "/a") && !below("/b/a", "/a"));
     }

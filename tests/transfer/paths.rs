@@ -105,7 +105,10 @@ async fn nothing_is_written_through_a_link_below_the_destination() {
     symlink(tree.case.path("outside"), tree.case.path("out/t/d")).unwrap();
     symlink(tree.case.path("outside/victim"), tree.case.path("out/t/file")).unwrap();
     let failed = failures(&tree.copy(&["t"]).await);
-    assert!(failed.iter().any(|(kind, text)| *kind == ErrorKind::NotADirectory && text.contains("a link")), "{failed:?}");
+    assert!(
+        failed.iter().any(|(kind, text)| *kind == ErrorKind::NotADirectory && text.contains("a link")),
+        "{failed:?}"
+    );
     tree.assert_outside_is_untouched();
     // A link in the place of a file is replaced, as any file is.
     assert!(!tree.case.path("out/t/file").is_symlink());
@@ -280,9 +283,8 @@ async fn a_disk_that_is_blind_to_case_loses_no_file() {
                     assert_eq!(tree.read(&format!("out/{at}")), at, "another file's contents ended up here");
                 }
             }
-            let clear = failed.iter().filter(|(kind, text)| {
-                *kind == ErrorKind::InvalidPath && text.contains("same name as")
-            });
+            let clear =
+                failed.iter().filter(|(kind, text)| *kind == ErrorKind::InvalidPath && text.contains("same name as"));
             assert!(clear.count() >= 3, "{failed:#?}");
         }
     }

@@ -166,7 +166,8 @@ pub(super) fn failure(what: &'static str, error: io::Error) -> Error {
     if link { error.with_hint(LINK_HINT) } else { error }
 }
 
-const LINK_HINT: &str = "put a directory in the link's place, or name the directory that it leads to as the destination";
+const LINK_HINT: &str =
+    "put a directory in the link's place, or name the directory that it leads to as the destination";
 
 /// A component of a path is a link, below a directory where none is followed.
 #[derive(Debug)]
