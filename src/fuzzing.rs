@@ -8,12 +8,6 @@ use crate::transport::sftp::wire::{
 };
 use crate::transport::{RemotePath, escape};
 
-pub use crate::serve::ftp_commands;
-pub use crate::transfer::fuzzing::journal;
-pub use crate::transport::ftp::fuzzing::{ftp_listings, ftp_replies};
-pub use crate::transport::fuzz_ssh_config as ssh_config;
-pub use crate::transport::ssh::fuzzing::known_hosts;
-
 /// Reads a URL, and what it is written as again.
 pub fn url(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
@@ -49,6 +43,36 @@ pub fn sftp_requests(data: &[u8]) {
         let again = read_again(request.encode(id).into_bytes().as_ref(), Request::decode);
         assert_eq!(format!("{:?}", again.map(|(_, request)| request)), format!("Some({shown})"));
     });
+}
+
+/// Cuts a server's bytes into replies and asks each for all that it may tell.
+pub fn ftp_replies(data: &[u8]) {
+    crate::transport::ftp::fuzzing::replies(data);
+}
+
+/// Reads each line as LIST and as MLSD have it.
+pub fn ftp_listings(data: &[u8]) {
+    crate::transport::ftp::fuzzing::listings(data);
+}
+
+/// Reads each line as a command of an FTP client.
+pub fn ftp_commands(data: &[u8]) {
+    crate::serve::read_ftp_commands(data);
+}
+
+/// Reads any bytes as a file of SSH settings.
+pub fn ssh_config(data: &[u8]) {
+    crate::transport::read_ssh_config(data);
+}
+
+/// Reads any bytes as a file of known hosts.
+pub fn known_hosts(data: &[u8]) {
+    crate::transport::ssh::fuzzing::known_hosts(data);
+}
+
+/// Reads any bytes as a journal.
+pub fn journal(data: &[u8]) {
+    crate::transfer::fuzzing::journal(data);
 }
 
 /// Feeds bytes in two pieces: where they are cut must make no difference.

@@ -5,7 +5,7 @@ use super::listing::parse_line;
 use super::reply::{Reply, reply_length};
 
 /// Cuts a server's bytes into replies and asks each for all that it may tell.
-pub fn ftp_replies(mut data: &[u8]) {
+pub(crate) fn replies(mut data: &[u8]) {
     while let Ok(Some(length)) = reply_length(data) {
         let (raw, rest) = data.split_at(length);
         data = rest;
@@ -19,7 +19,7 @@ pub fn ftp_replies(mut data: &[u8]) {
 }
 
 /// Reads each line as LIST and as MLSD have it.
-pub fn ftp_listings(data: &[u8]) {
+pub(crate) fn listings(data: &[u8]) {
     for line in data.split(|&b| b == b'\n') {
         if let Some(super::facts::Fact::Entry(entry)) = parse_facts(line) {
             crate::fuzzing::name(&entry.name);

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::known_hosts::keys_for;
 
 /// Reads any bytes as a file of known hosts.
-pub fn known_hosts(data: &[u8]) {
+pub(crate) fn known_hosts(data: &[u8]) {
     for name in ["host", "[::1]:2222"] {
         let lines = data.split(|&b| b == b'\n').count();
         assert!(keys_for(name, data, Path::new("known_hosts")).len() <= lines);

@@ -249,7 +249,7 @@ impl Tokens {
 
 /// Reads any bytes as a file of settings, for the fuzz targets; what it includes is left out.
 #[cfg(fuzzing)]
-pub fn fuzzed(data: &[u8]) {
+pub(crate) fn read_any(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let Ok(lines) = lines::lines(&text) else { return };
     let mut found = Found::default();
