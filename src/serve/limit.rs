@@ -63,7 +63,10 @@ impl Limit {
 
 /// "Disk quota exceeded" is what clients know: with SFTP there is no code for it.
 fn too_large(most: u64) -> io::Error {
-    io::Error::new(io::ErrorKind::FileTooLarge, format!("Disk quota exceeded: no file may be larger than {most} bytes here"))
+    io::Error::new(
+        io::ErrorKind::FileTooLarge,
+        format!("Disk quota exceeded: no file may be larger than {most} bytes here"),
+    )
 }
 
 #[cfg(test)]

@@ -130,7 +130,11 @@ impl Handler for Client {
         }
         match self.site.gate.judge(self.peer.ip().to_canonical(), user.as_bytes(), password.as_bytes()).await {
             Verdict::Welcome => Ok(Auth::Accept),
-            Verdict::Wrong => Ok(Auth::reject()),
+            // By itself russh offers a method once; people mistype.
+            Verdict::Wrong => {
+                let methods = Some(self.site.config.methods.clone());
+                Ok(Auth::Reject { proceed_with_methods: methods, partial_success: false })
+            }
             Verdict::LockedOut => Err(russh::Error::Disconnect.into()),
         }
     }

@@ -192,13 +192,7 @@ pub(super) fn file_system(stat: &rustix::fs::StatVfs) -> Response {
     Response::Extended(answer.encode())
 }
 
-pub(super) fn copy_data(
-    limit: &Limit,
-    from: &OpenFile,
-    to: &OpenFile,
-    copy: &CopyData,
-    same: bool,
-) -> io::Result<()> {
+pub(super) fn copy_data(limit: &Limit, from: &OpenFile, to: &OpenFile, copy: &CopyData, same: bool) -> io::Result<()> {
     if !to.writable {
         return Err(io::ErrorKind::PermissionDenied.into());
     }
