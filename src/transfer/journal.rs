@@ -213,9 +213,7 @@ pub(super) fn installation(dir: &Path) -> Result<[u8; 16]> {
         let mut number = [0; 16];
         getrandom::fill(&mut number).map_err(|e| failed(std::io::Error::other(e.to_string())))?;
         let new = dir.join(format!("installation.{}", std::process::id()));
-        let _ = fs::remove_file(&new);
-        let file = File::options().write(true).create_new(true).mode(0o600).open(&new);
-        file.and_then(|mut file| file.write_all(&number)).map_err(failed)?;
+        fs::write(&new, number).map_err(failed)?;
         // Another process may be first: link refuses, and the next round reads what that one wrote.
         let linked = fs::hard_link(&new, &path);
         let _ = fs::remove_file(&new);

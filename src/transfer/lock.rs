@@ -5,13 +5,11 @@
 
 use std::collections::HashSet;
 use std::fs::File;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
-use rustix::fs::OFlags;
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -33,9 +31,7 @@ impl Locks {
     /// Opens the lock file in the folder of journals.
     pub(super) fn open(dir: &Path) -> Result<Arc<Self>> {
         let path = dir.join("locks");
-        let mut options = File::options();
-        options.create(true).truncate(false).write(true).read(true);
-        let file = options.mode(0o600).custom_flags(OFlags::NOFOLLOW.bits().cast_signed()).open(&path);
+        let file = File::options().create(true).truncate(false).write(true).read(true).open(&path);
         let file = file.map_err(|e| Error::io("open the lock file", e).at(path.display()))?;
         Ok(Arc::new(Self { file, held: Mutex::default() }))
     }

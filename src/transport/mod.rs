@@ -28,12 +28,13 @@ mod types;
 
 pub use login::{ConnectOptions, HostKeyPolicy, NoPrompt, Prompt, Secret, SshConfig, SshEngine, TlsMode};
 pub use path::{RemotePath, escape, is_plain_name};
-#[cfg(fuzzing)]
-pub(crate) use ssh_config::read_any as read_ssh_config;
 pub use types::{
     Algorithm, Capabilities, Durability, Entry, FileKind, Finish, Finished, Follow, Mtime, Precision, ReadRange,
     Replace, SetMetadata, WriteMode,
 };
+
+#[cfg(fuzzing)]
+pub(crate) use ssh_config::read_any as read_ssh_config;
 
 /// The entries of one directory as they arrive, in the server's order, without `.` and `..`.
 ///

@@ -19,8 +19,6 @@ mod askpass;
 mod auth;
 mod cache;
 mod channels;
-#[cfg(fuzzing)]
-pub(crate) mod fuzzing;
 mod keys;
 mod known_hosts;
 mod libssh2;
@@ -37,6 +35,9 @@ mod tcp;
 pub use askpass::{askpass_main, use_askpass_program};
 pub use cache::LoginCache;
 pub(crate) use russh_config::ciphers;
+
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 
 /// The most standard output that [`Session::exec`] returns.
 const EXEC_OUTPUT: usize = 1 << 20;
