@@ -211,10 +211,18 @@ impl Endpoint {
             url.push_str(&percent_encode(user.as_bytes(), LOGIN).to_string());
             url.push('@');
         }
-        if self.host.contains(':') {
-            url.extend(["[", &self.host, "]"]);
+        // The zone of an IPv6 address follows a percent sign (RFC 6874).
+        let host = self.host.chars().fold(String::new(), |mut host, c| {
+            match c {
+                _ if !c.is_ascii() || c.is_ascii_alphanumeric() || "-._~:".contains(c) => host.push(c),
+                c => host.push_str(&format!("%{:02X}", u32::from(c))),
+            }
+            host
+        });
+        if host.contains(':') {
+            url.extend(["[", &host, "]"]);
         } else {
-            url.push_str(&self.host);
+            url.push_str(&host);
         }
         if let Some(port) = self.port.filter(|&port| port != self.scheme.default_port()) {
             url.extend([":", &port.to_string()]);
@@ -494,6 +502,14 @@ mod tests {
     fn a_password_is_never_shown() {
         let e = parse("ftp://u:hunter2@h/x");
         assert!(!format!("{e} {e:?} {}", e.origin()).contains("hunter2"));
+    }
+
+    #[test]
+    fn a_host_survives_its_url() {
+        for url in ["sftp://[fe80::1%25eth0]/x", "sftp://ms%25b/x", "sftp://a%5Db%3A/x", "ftp://münchen.example/x"] {
+            let e = parse(url);
+            assert_eq!(parse(&e.url_of(&RemotePath::root())).host, e.host, "{url}");
+        }
     }
 
     proptest! {

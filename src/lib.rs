@@ -16,6 +16,9 @@
 pub mod config;
 pub mod endpoint;
 pub mod error;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod plan;
 pub mod serve;
 pub mod transfer;

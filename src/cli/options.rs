@@ -50,7 +50,7 @@ pub(crate) struct TransferArgs {
     #[arg(short, long, group = "existing")]
     no_clobber: bool,
 
-    /// Keep permissions and symbolic links as well; times are always kept
+    /// Keep permissions (never setuid, setgid and sticky) and symbolic links as well; times are always kept
     #[arg(short, long)]
     pub(crate) preserve: bool,
 

@@ -11,7 +11,7 @@ use haul::transport::{Secret, escape};
 use super::context::Context;
 use super::options::{read_password, state_dir};
 use super::report::Result;
-use super::values::choice;
+use super::values::{choice, size};
 
 /// Serve a folder over SFTP or FTP
 #[derive(Debug, Args)]
@@ -22,6 +22,8 @@ Examples:
   haul serve ftp . --tls require --password-file ~/.haul-password
 
 Nothing outside of the folder can be reached: links that lead out are not followed. Ctrl-C stops the server.
+Wrong passwords are answered late, and six of them lock an address out for a minute. What an upload that breaks off has
+brought stays under its name, so that the client can go on from there.
 The host key or certificate is made once and kept in $XDG_STATE_HOME/haul/serve.")]
 pub(crate) struct Serve {
     #[command(subcommand)]
@@ -82,6 +84,10 @@ struct ServeArgs {
     /// Let nobody change anything
     #[arg(long)]
     read_only: bool,
+
+    /// Let no file grow beyond SIZE: 500k, 5M, 1.5G (1k is 1024). Each file by itself: their number isn't limited
+    #[arg(long, value_name = "SIZE", value_parser = size, conflicts_with = "read_only")]
+    max_size: Option<u64>,
 }
 
 impl Serve {
@@ -123,6 +129,7 @@ impl ServeArgs {
         let mut options = Options::new(protocol, self.root, state_dir()?);
         options.listen = self.listen.unwrap_or(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port));
         options.user = self.user;
+        options.max_size = self.max_size;
         options.access = if self.read_only { Access::ReadOnly } else { Access::ReadWrite };
         let mut shown = None;
         options.password = match &self.password_file {

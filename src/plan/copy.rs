@@ -1,5 +1,6 @@
 //! From sources and a destination to tasks, by `cp`'s rules.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,7 +50,7 @@ pub async fn copy(
     options: Options,
     observer: Arc<dyn Observer>,
 ) -> Result<impl Stream<Item = Task> + Send + Unpin> {
-    let target = Target::find(destination).await?;
+    let mut target = Target::find(destination).await?;
     let mut expanded = Vec::new();
     for source in sources {
         let found = expand(&source).await;
@@ -58,6 +59,9 @@ pub async fn copy(
     let several = expanded.iter().map(|(_, found)| found.as_ref().map_or(1, Vec::len)).sum::<usize>() > 1;
     if several && !target.is_directory {
         return Err(target.no_directory("several sources need a directory as destination"));
+    }
+    if several && target.place.transport.capabilities().local {
+        target.folder = Some(Folder::there(target.place.location(target.path.clone())));
     }
     let (tasks, mut receiver) = mpsc::channel(TASKS_AHEAD);
     let planner = Planner { target, options, observer, tasks };
@@ -74,10 +78,12 @@ struct Target {
     path: RemotePath,
     is_directory: bool,
     exists: bool,
+    /// The directory that several sources go into, so that what is there is known by its exact name.
+    folder: Option<Arc<Folder>>,
 }
 
 impl Target {
-    async fn find(place: Place) -> Result<Self> {
+    async fn find(mut place: Place) -> Result<Self> {
         let path = place.path().await?;
         let kind = match place.transport.stat(&path, Follow::Links).await {
             Ok(entry) => Some(entry.kind),
@@ -88,13 +94,18 @@ impl Target {
         if place.endpoint.path.names_directory() && kind.is_some() && !is_directory {
             return Err(Error::new(ErrorKind::NotADirectory, "is not a directory").at(&place.endpoint));
         }
-        Ok(Self { is_directory, exists: kind.is_some(), path, place })
+        // The way to the destination is the user's; below it, no link is followed.
+        let root = if is_directory { path.clone() } else { path.parent().unwrap_or_else(RemotePath::root) };
+        if let Some(held) = place.transport.beneath(&root) {
+            place.transport = held;
+        }
+        Ok(Self { is_directory, exists: kind.is_some(), path, place, folder: None })
     }
 
     /// Returns where a source of this name lands.
     fn of(&self, name: Option<&[u8]>, kind: FileKind) -> Result<Location> {
         let path = match name {
-            Some(name) if self.is_directory => self.path.join(name)?,
+            Some(name) if self.is_directory => self.path.join(name).and_then(|path| self.checked(path))?,
             // `cp` makes "new/" for a tree, but not for a file.
             _ if kind != FileKind::Directory && self.place.endpoint.path.names_directory() && !self.exists => {
                 return Err(self.no_directory("the destination directory doesn't exist"));
@@ -102,6 +113,21 @@ impl Target {
             _ => self.path.clone(),
         };
         Ok(self.place.location(path))
+    }
+
+    /// Refuses a name that a server on Windows would take for a way out of the directory.
+    fn checked(&self, path: RemotePath) -> Result<RemotePath> {
+        let local = self.place.transport.capabilities().local;
+        let climbs = path.file_name().is_some_and(|name| {
+            let mut parts = name.split(|&b| b == b'\\');
+            parts.clone().count() > 1 && parts.any(|part| part == b"..")
+        });
+        if climbs && !local {
+            return Err(Error::new(ErrorKind::InvalidPath, "refused a name that would lead elsewhere on some servers")
+                .at(path)
+                .with_hint("rename it: a backslash separates directories there"));
+        }
+        Ok(path)
     }
 
     fn no_directory(&self, message: &str) -> Error {
@@ -136,6 +162,7 @@ struct Stopped;
 
 impl Planner {
     async fn plan(&self, sources: Vec<(Place, Result<super::glob::Matches>)>) -> Result<(), Stopped> {
+        let mut files = HashSet::new();
         for (place, found) in sources {
             match found {
                 Err(error) => self.fail(place.endpoint.to_string(), error).await?,
@@ -143,7 +170,7 @@ impl Planner {
                     for (path, entry) in found {
                         let source = place.location(path);
                         let shown = source.url.clone();
-                        if let Err(error) = self.source(&place, source, entry).await? {
+                        if let Err(error) = self.source(&place, source, entry, &mut files).await? {
                             self.fail(shown, error).await?;
                         }
                     }
@@ -154,8 +181,14 @@ impl Planner {
         Ok(())
     }
 
-    /// Plans one source; the inner error is about this source only.
-    async fn source(&self, place: &Place, source: Location, entry: Option<Entry>) -> Result<Result<()>, Stopped> {
+    /// Plans one source; the inner error is about this source only. `files` are the files that were planned before.
+    async fn source(
+        &self,
+        place: &Place,
+        source: Location,
+        entry: Option<Entry>,
+        files: &mut HashSet<RemotePath>,
+    ) -> Result<Result<()>, Stopped> {
         let entry = match entry.filter(|entry| entry.kind != FileKind::Symlink) {
             Some(entry) => entry,
             None => match source.transport.stat(&source.path, Follow::Links).await {
@@ -170,7 +203,12 @@ impl Planner {
             Err(error) => return Ok(Err(error)),
         };
         match entry.kind {
-            FileKind::File => self.file(source, target, entry, None).await?,
+            FileKind::File if !files.insert(target.path.clone()) => {
+                return Ok(Err(Error::new(ErrorKind::Usage, "another source has the same name, and would be lost")
+                    .at(source.shown())
+                    .with_hint("copy it to another directory or name")));
+            }
+            FileKind::File => self.file(source, target, entry, self.target.folder.clone()).await?,
             FileKind::Directory if !self.options.recursive => {
                 return Ok(Err(Error::new(ErrorKind::IsADirectory, "is a directory")
                     .at(source.shown())
@@ -192,7 +230,8 @@ impl Planner {
         let streams = source.transport.capabilities().streams;
         // Where a connection carries only one listing, most of them are for the files.
         let at_once = if streams > 1 { LISTINGS } else { LISTINGS_ALONE };
-        let mut pending = vec![Directory { source, target, mode: entry.mode, parent: None }];
+        let parent = self.target.folder.clone();
+        let mut pending = vec![Directory { source, target, mode: entry.mode, parent }];
         let mut listings = FuturesUnordered::new();
         loop {
             while listings.len() < at_once
@@ -229,7 +268,11 @@ impl Planner {
     async fn entry(&self, dir: &Location, folder: &Arc<Folder>, entry: Entry) -> Result<Option<Directory>, Stopped> {
         // The name comes from a server: it may not lead out of either tree.
         let target = folder.location();
-        let both = dir.child(&entry.name).and_then(|from| Ok((from, target.child(&entry.name)?)));
+        let both = dir.child(&entry.name).and_then(|from| {
+            let to = target.child(&entry.name)?;
+            self.target.checked(to.path.clone())?;
+            Ok((from, to))
+        });
         let (source, target) = match both {
             Ok(both) => both,
             Err(error) => return self.fail(dir.url.clone(), error).await.map(|()| None),

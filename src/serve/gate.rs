@@ -11,6 +11,7 @@ use russh::keys::ssh_key::authorized_keys::Entry as KeyLine;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
+use super::places::block_of;
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::Secret;
 
@@ -72,6 +73,7 @@ impl Gate {
 
     /// Judges a password. A wrong one is answered late, and later each time; too many lock the address out.
     pub(crate) async fn judge(&self, peer: IpAddr, user: &[u8], password: &[u8]) -> Verdict {
+        let peer = block_of(peer);
         if self.failed(peer).count >= ATTEMPTS {
             return Verdict::LockedOut;
         }

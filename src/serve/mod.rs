@@ -17,15 +17,21 @@ mod digest;
 mod ftp;
 mod gate;
 mod identity;
+mod limit;
 mod long_name;
+mod places;
 mod root;
 mod sftp;
 
 pub use ftp::FtpTls;
+#[cfg(fuzzing)]
+pub(crate) use ftp::read_commands as read_ftp_commands;
 pub use identity::{Identity, TlsVersions, random_password};
 pub use root::Access;
 
 use gate::Gate;
+use limit::Limit;
+use places::{Place, Places};
 use root::Root;
 
 /// What a server speaks.
@@ -58,8 +64,13 @@ pub struct Options {
     pub access: Access,
     /// Which TLS versions FTP speaks.
     pub tls_versions: TlsVersions,
-    /// Clients served at once; more are turned away.
+    /// Clients served at once; more are turned away. One address gets three quarters of that at most, those who have
+    /// not logged in yet get half, and of these a quarter of the whole for one address: who waits longest makes room.
     pub max_sessions: usize,
+    /// How long a client may take from connecting until it has logged in.
+    pub login_timeout: Duration,
+    /// The most bytes that a file may have after what clients write; `None`: no limit. The number of files isn't limited.
+    pub max_size: Option<u64>,
     /// How long a client may stay silent.
     pub idle_timeout: Duration,
 }
@@ -78,6 +89,8 @@ impl Options {
             access: Access::default(),
             tls_versions: TlsVersions::default(),
             max_sessions: 128,
+            login_timeout: Duration::from_secs(60),
+            max_size: None,
             idle_timeout: Duration::from_secs(600),
         }
     }
@@ -99,7 +112,7 @@ pub struct Server {
 /// # Errors
 /// When the folder or the port can't be opened, key files are no good, or nobody could log in.
 pub async fn start(options: Options) -> Result<Server> {
-    let root = Root::open(&options.root, options.access)
+    let root = Root::open(&options.root, options.access, Limit::new(options.max_size))
         .map_err(|e| Error::io("open the folder to serve", e).at(options.root.display()))?;
     let keys = match (&options.authorized_keys, options.protocol) {
         (Some(path), Protocol::Sftp) => gate::read_authorized_keys(path)?,
@@ -116,7 +129,8 @@ pub async fn start(options: Options) -> Result<Server> {
     let address = listener.local_addr().map_err(|e| Error::io("listen", e))?;
     let (service, identity) = Service::new(&options, root, gate, reachable(address.ip()))?;
     let stop = CancellationToken::new();
-    let task = tokio::spawn(accept(listener, service, options.max_sessions, stop.clone()));
+    let places = Places::new(options.max_sessions);
+    let task = tokio::spawn(accept(listener, service, places, options.login_timeout, stop.clone()));
     Ok(Server { protocol: options.protocol, address, user: options.user, identity, stop, task })
 }
 
@@ -183,10 +197,26 @@ impl Service {
         }
     }
 
-    async fn serve(self, stream: TcpStream, peer: SocketAddr) {
-        match self {
-            Self::Ftp(site) => ftp::serve(site, stream, peer).await,
-            Self::Sftp(site) => sftp::serve(site, stream, peer).await,
+    /// Serves a client; it has `patience` to log in, and its place at the door only as long as nobody else needs it.
+    async fn serve(self, stream: TcpStream, peer: SocketAddr, place: Place, patience: Duration) {
+        let logged_in = CancellationToken::new();
+        let told = logged_in.clone();
+        let serving = async {
+            match self {
+                Self::Ftp(site) => ftp::serve(site, stream, peer, told).await,
+                Self::Sftp(site) => sftp::serve(site, stream, peer, told).await,
+            }
+        };
+        tokio::pin!(serving);
+        // Dropped, a session's connections are cut.
+        tokio::select! {
+            () = &mut serving => return,
+            () = logged_in.cancelled() => {}
+            () = place.is_needed() => return tracing::info!(%peer, "sent away before its login: others come"),
+            () = tokio::time::sleep(patience) => return tracing::info!(%peer, "no login in time"),
+        }
+        if place.enter() {
+            serving.await;
         }
     }
 
@@ -199,18 +229,26 @@ impl Service {
     }
 }
 
-async fn accept(listener: TcpListener, service: Service, max_sessions: usize, stop: CancellationToken) {
+async fn accept(
+    listener: TcpListener,
+    service: Service,
+    places: Arc<Places>,
+    patience: Duration,
+    stop: CancellationToken,
+) {
     let mut sessions = JoinSet::new();
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
             Some(_) = sessions.join_next() => {}
             accepted = listener.accept() => match accepted {
-                Ok((stream, peer)) if sessions.len() < max_sessions => {
-                    tracing::info!(%peer, "connected");
-                    sessions.spawn(service.clone().serve(stream, peer));
-                }
-                Ok((stream, _)) => service.clone().turn_away(stream).await,
+                Ok((stream, peer)) => match places.take(peer.ip()) {
+                    Some(place) => {
+                        tracing::info!(%peer, "connected");
+                        sessions.spawn(service.clone().serve(stream, peer, place, patience));
+                    }
+                    None => service.clone().turn_away(stream).await,
+                },
                 // Out of file descriptors, most likely: some will come back.
                 Err(error) => {
                     tracing::warn!(%error, "can't accept a connection");

@@ -17,6 +17,7 @@ use cap_std::fs::{Dir, DirBuilder, DirBuilderExt, OpenOptions, OpenOptionsExt, P
 pub(crate) use cap_std::fs::{Metadata, MetadataExt};
 use rustix::fs::{AtFlags, OFlags, RenameFlags, StatVfs, Timespec, Timestamps};
 
+use super::limit::Limit;
 use crate::transport::{FileKind, RemotePath, Replace};
 
 /// Whether clients may change what is served.
@@ -55,12 +56,18 @@ pub(crate) struct WriteFlags {
 pub(crate) struct Root {
     dir: Arc<Dir>,
     access: Access,
+    limit: Limit,
 }
 
 impl Root {
     /// Opens the folder.
-    pub(crate) fn open(path: &Path, access: Access) -> io::Result<Self> {
-        Ok(Self { dir: Arc::new(Dir::open_ambient_dir(path, ambient_authority())?), access })
+    pub(crate) fn open(path: &Path, access: Access, limit: Limit) -> io::Result<Self> {
+        Ok(Self { dir: Arc::new(Dir::open_ambient_dir(path, ambient_authority())?), access, limit })
+    }
+
+    /// Returns how large files may become; whoever writes to one asks it.
+    pub(crate) fn limit(&self) -> &Limit {
+        &self.limit
     }
 
     /// Opens a regular file for reading; pipes and devices are refused, without waiting for their other end.
@@ -183,7 +190,7 @@ impl Root {
 
     /// Sets the size of a file.
     pub(crate) fn set_size(&self, path: &RemotePath, size: u64) -> io::Result<()> {
-        self.open_write(path, WriteFlags::default())?.set_len(size)
+        self.limit.set_len(&self.open_write(path, WriteFlags::default())?, size)
     }
 
     /// Sets times of what a path leads to; `None` leaves one as it is.
@@ -402,7 +409,7 @@ mod tests {
         std::fs::write(outside.path().join("secret"), "secret").unwrap();
         std::fs::create_dir(inside.path().join("d")).unwrap();
         std::fs::write(inside.path().join("d/f"), "inside").unwrap();
-        Sandbox { root: Root::open(inside.path(), Access::ReadWrite).unwrap(), outside, inside }
+        Sandbox { root: Root::open(inside.path(), Access::ReadWrite, Limit::default()).unwrap(), outside, inside }
     }
 
     fn path(text: impl AsRef<[u8]>) -> RemotePath {
@@ -518,7 +525,7 @@ mod tests {
     #[test]
     fn read_only_changes_nothing() {
         let s = sandbox();
-        let root = Root::open(s.inside.path(), Access::ReadOnly).unwrap();
+        let root = Root::open(s.inside.path(), Access::ReadOnly, Limit::default()).unwrap();
         let file = path("d/f");
         let results = [
             root.open_write(&file, WriteFlags::default()).map(drop),

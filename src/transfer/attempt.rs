@@ -8,7 +8,7 @@ use super::journal::Journal;
 use super::run::Context;
 use super::streams::Streams;
 use super::types::{Event, Existing, Job, Location, Verified, Verify};
-use super::{proof, verify};
+use super::{proof, taken, verify};
 
 /// One try and what it needs.
 pub(super) struct Attempt<'a> {
@@ -113,11 +113,25 @@ impl Attempt<'_> {
     }
 
     async fn commit(&self) -> Result<()> {
-        let destination = &self.job.destination;
-        let replace = if self.ctx.options.existing == Existing::Keep { Replace::No } else { Replace::Yes };
+        let (from, destination) = (self.part, &self.job.destination);
+        let keep = self.ctx.options.existing == Existing::Keep;
         let durability = self.ctx.options.durability;
-        self.part.transport.rename(&self.part.path, &destination.path, replace, durability).await?;
-        if durability == Durability::Synced && !self.part.transport.capabilities().fsync {
+        let rename = |replace| from.transport.rename(&from.path, &destination.path, replace, durability);
+        // Where nothing was, nothing is written over: what is there after all may be a file of another name.
+        let local = from.transport.capabilities().local;
+        let is_new = local && self.existing.is_none();
+        let replace = if keep || is_new { Replace::No } else { Replace::Yes };
+        match rename(replace).await {
+            Err(e) if local && e.kind() == ErrorKind::AlreadyExists => {
+                taken::by_its_own_name(destination).await?;
+                if keep {
+                    return Err(e);
+                }
+                rename(Replace::Yes).await?;
+            }
+            other => other?,
+        }
+        if durability == Durability::Synced && !from.transport.capabilities().fsync {
             self.note("the server has no fsync: whether the file survives a loss of power is up to it");
         }
         Ok(())
@@ -133,7 +147,8 @@ impl Attempt<'_> {
     /// The mode of the finished file, as `cp` chooses it; never setuid, setgid or sticky.
     fn final_mode(&self) -> Option<u32> {
         let source = self.entry.mode.map(|mode| mode & 0o777);
-        if self.ctx.options.preserve_mode {
+        // Where nobody tells the source's, it is as without -p.
+        if self.ctx.options.preserve_mode && source.is_some() {
             return source;
         }
         if let Some(existing) = self.existing.filter(|e| e.kind == crate::transport::FileKind::File) {

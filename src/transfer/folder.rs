@@ -1,7 +1,8 @@
 //! A directory that files are put into: made once, whoever needs it first, and remembered for what is in it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::StreamExt;
@@ -10,12 +11,15 @@ use tokio::sync::OnceCell;
 
 use super::retry::{Budget, pause};
 use super::run::Context;
+use super::taken;
 use super::types::Location;
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::{Entry, FileKind, Follow, Precision};
 
-/// A longer listing is not kept in memory: then each file is looked at by itself.
+/// Of a longer listing only the names' hashes are kept: each file that is there is looked at by itself.
 const LONGEST_LISTING: usize = 20_000;
+/// Of a listing without end nothing is kept.
+const MOST_NAMES: usize = 4_000_000;
 
 /// A directory to make unless it is there. Shared by all that goes into it, which may start in any order.
 pub struct Folder {
@@ -26,7 +30,17 @@ pub struct Folder {
     made: OnceCell<Made>,
     /// Why it could not be made, until somebody takes it for the report.
     error: Mutex<Option<Error>>,
-    entries: OnceCell<Option<HashMap<Vec<u8>, Entry>>>,
+    entries: OnceCell<Listed>,
+}
+
+/// What is kept of a directory's listing.
+enum Listed {
+    /// All of it, by name.
+    Entries(HashMap<Vec<u8>, Entry>),
+    /// A digest of each name: what is not among them is not there.
+    Names(HashSet<u64>, RandomState),
+    /// It could not be had, or has no end.
+    Nothing,
 }
 
 /// What became of a directory.
@@ -62,6 +76,12 @@ impl Folder {
         Arc::new(Self { at, parent, mode, made: OnceCell::new(), error: Mutex::default(), entries: OnceCell::new() })
     }
 
+    /// Names a directory that is there.
+    pub fn there(at: Location) -> Arc<Self> {
+        let made = OnceCell::new_with(Some(Made::There));
+        Arc::new(Self { at, parent: None, mode: None, made, error: Mutex::default(), entries: OnceCell::new() })
+    }
+
     /// Returns where it is.
     pub fn location(&self) -> &Location {
         &self.at
@@ -79,7 +99,7 @@ impl Folder {
             {
                 return Made::Failed;
             }
-            match make(&self.at, ctx).await {
+            match self.make_itself(ctx).await {
                 Ok(made) => made,
                 Err(error) => {
                     *self.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
@@ -102,55 +122,91 @@ impl Folder {
             Some(Made::There) => {}
             _ => return Known::Unknown,
         }
-        let Some(entries) = self.entries.get_or_init(|| list(&self.at)).await else { return Known::Unknown };
+        let entries = match self.entries.get_or_init(|| list(&self.at)).await {
+            Listed::Entries(entries) => entries,
+            Listed::Names(names, hashes) if !names.contains(&hashes.hash_one(name)) => return Known::Missing,
+            Listed::Names(..) | Listed::Nothing => return Known::Unknown,
+        };
         match entries.get(name) {
             None => Known::Missing,
             Some(entry) if is_exact(entry) => Known::Entry(entry.clone()),
             Some(_) => Known::Unknown,
         }
     }
-}
 
-async fn make(at: &Location, ctx: &Context) -> Result<Made> {
-    let mut budget = Budget::new(ctx.options.retries, ctx.options.retry_wait);
-    loop {
-        let error = match make_once(at).await {
-            Ok(made) => return Ok(made),
-            Err(error) => error,
-        };
-        match budget.next(&error, false) {
-            Some(wait) if pause(wait, &ctx.cancel).await => {}
-            _ => return Err(error),
+    async fn make_itself(&self, ctx: &Context) -> Result<Made> {
+        let mut budget = Budget::new(ctx.options.retries, ctx.options.retry_wait);
+        loop {
+            let error = match self.make_once().await {
+                Ok(made) => return Ok(made),
+                Err(error) => error,
+            };
+            match budget.next(&error, false) {
+                Some(wait) if pause(wait, &ctx.cancel).await => {}
+                _ => return Err(error),
+            }
         }
+    }
+
+    async fn make_once(&self) -> Result<Made> {
+        let at = &self.at;
+        match at.transport.create_dir(&at.path).await {
+            Ok(()) => return Ok(Made::New),
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
+            Err(e) => return Err(e),
+        }
+        // On a server, a link to a directory is for the server to judge; here none is followed below the destination.
+        match at.transport.stat(&at.path, Follow::Links).await?.kind {
+            FileKind::Directory if self.has_its_own_name().await => Ok(Made::There),
+            FileKind::Directory => taken::by_its_own_name(at).await.map(|()| Made::There),
+            FileKind::Symlink => Err(Error::new(ErrorKind::NotADirectory, "a link is in the way")
+                .at(at.shown())
+                .with_hint("put a directory in its place, or name the directory that it leads to as the destination")),
+            _ => Err(Error::new(ErrorKind::NotADirectory, "something else is in the way").at(at.shown())),
+        }
+    }
+
+    /// Returns whether it is known already that the directory which is there is called exactly so.
+    async fn has_its_own_name(&self) -> bool {
+        let (Some(parent), Some(name)) = (&self.parent, self.at.path.file_name()) else { return true };
+        !self.at.transport.capabilities().local
+            || matches!(parent.look_up(name).await, Known::Entry(entry) if entry.kind == FileKind::Directory)
     }
 }
 
-async fn make_once(at: &Location) -> Result<Made> {
-    match at.transport.create_dir(&at.path).await {
-        Ok(()) => Ok(Made::New),
-        Err(e) if e.kind() == ErrorKind::AlreadyExists => {
-            // A link to a directory is good enough, as it is for `cp`: the user made it, not the source.
-            match at.transport.stat(&at.path, Follow::Links).await?.kind {
-                FileKind::Directory => Ok(Made::There),
-                _ => Err(Error::new(ErrorKind::NotADirectory, "something else is in the way").at(at.shown())),
-            }
+/// Returns what is at a place now; what its folder knows need not be asked for.
+pub(super) async fn existing(at: &Location, folder: Option<&Folder>) -> Result<Option<Entry>> {
+    if let (Some(folder), Some(name)) = (folder, at.path.file_name()) {
+        match folder.look_up(name).await {
+            Known::Missing => return Ok(None),
+            Known::Entry(entry) if entry.kind != FileKind::Directory => return Ok(Some(entry)),
+            _ => {}
         }
+    }
+    match at.transport.stat(&at.path, Follow::Nothing).await {
+        Ok(entry) if entry.kind == FileKind::Directory => {
+            Err(Error::new(ErrorKind::IsADirectory, "a directory is in the way").at(at.shown()))
+        }
+        Ok(entry) => Ok(Some(entry)),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
         Err(e) => Err(e),
     }
 }
 
-/// Returns the entries by name, or `None` where there are too many or they can't be had.
-async fn list(at: &Location) -> Option<HashMap<Vec<u8>, Entry>> {
-    let mut listing = at.transport.list(&at.path).await.ok()?;
-    let mut entries = HashMap::new();
+async fn list(at: &Location) -> Listed {
+    let Ok(mut listing) = at.transport.list(&at.path).await else { return Listed::Nothing };
+    let (mut entries, mut names, hashes) = (HashMap::new(), HashSet::new(), RandomState::new());
     while let Some(entry) = listing.next().await {
-        let entry = entry.ok()?;
-        if entries.len() >= LONGEST_LISTING {
-            return None;
+        let Ok(entry) = entry else { return Listed::Nothing };
+        if names.len() >= MOST_NAMES {
+            return Listed::Nothing;
         }
-        entries.insert(entry.name.clone(), entry);
+        names.insert(hashes.hash_one(entry.name.as_slice()));
+        if names.len() <= LONGEST_LISTING {
+            entries.insert(entry.name.clone(), entry);
+        }
     }
-    Some(entries)
+    if names.len() <= LONGEST_LISTING { Listed::Entries(entries) } else { Listed::Names(names, hashes) }
 }
 
 /// A listing by LIST rounds times, and some leave the size out: then only a question to the file tells.

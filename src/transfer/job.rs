@@ -8,7 +8,7 @@ use crate::transport::{Entry, FileKind, Follow, Precision};
 
 use super::attempt::{Attempt, Moved};
 use super::copy::Progress;
-use super::folder::{Known, Made};
+use super::folder::{Made, existing};
 use super::journal::{Head, Journal, SMALLEST_BLOCK};
 use super::part;
 use super::retry::{Budget, pause};
@@ -99,7 +99,7 @@ impl Moving<'_> {
         {
             return Err(Error::new(ErrorKind::NotFound, "its directory could not be made"));
         }
-        let existing = self.existing().await?;
+        let existing = existing(&self.job.destination, self.job.folder.as_deref()).await?;
         let entry = match listed.filter(|_| existing.is_none()) {
             Some(listed) => listed,
             None => self.source_entry().await?,
@@ -180,25 +180,6 @@ impl Moving<'_> {
         }
         self.entry = Some(entry.clone());
         Ok(entry)
-    }
-
-    async fn existing(&self) -> Result<Option<Entry>> {
-        let destination = &self.job.destination;
-        if let (Some(folder), Some(name)) = (&self.job.folder, destination.path.file_name()) {
-            match folder.look_up(name).await {
-                Known::Missing => return Ok(None),
-                Known::Entry(entry) if entry.kind != FileKind::Directory => return Ok(Some(entry)),
-                _ => {}
-            }
-        }
-        match destination.transport.stat(&destination.path, Follow::Nothing).await {
-            Ok(entry) if entry.kind == FileKind::Directory => {
-                Err(Error::new(ErrorKind::IsADirectory, "a directory is in the way").at(destination.shown()))
-            }
-            Ok(entry) => Ok(Some(entry)),
-            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(e),
-        }
     }
 
     fn announce(&mut self, entry: &Entry) {

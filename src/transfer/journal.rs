@@ -12,6 +12,7 @@ use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -26,6 +27,8 @@ const BLOCKS_WANTED: u64 = 4096;
 /// No honest journal is longer.
 const LONGEST_JOURNAL: u64 = 256 << 20;
 const VERSION: u32 = 1;
+/// The folder is the user's alone; should it not be, a link in the place of a journal leads nowhere.
+const NO_FOLLOW: i32 = OFlags::NOFOLLOW.bits().cast_signed();
 
 /// What a transfer is about. All of it must be the same again for its part file to count.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,7 +86,7 @@ impl Journal {
         let path = path_of(state_dir, id);
         match read(&path, &head) {
             Some((blocks, end)) => {
-                let file = File::options().write(true).open(&path);
+                let file = File::options().write(true).custom_flags(NO_FOLLOW).open(&path);
                 let file = file.and_then(|mut file| {
                     // A torn line would make the next one unreadable too.
                     file.set_len(end)?;
@@ -256,7 +259,8 @@ fn parse_line(line: &str) -> Option<(u64, blake3::Hash)> {
 /// Reads the blocks of a journal that is about the same transfer, and where its last whole line ends.
 fn read(path: &Path, head: &Head) -> Option<(BTreeMap<u64, blake3::Hash>, u64)> {
     let mut text = Vec::new();
-    File::open(path).ok()?.take(LONGEST_JOURNAL).read_to_end(&mut text).ok()?;
+    let file = File::options().read(true).custom_flags(NO_FOLLOW).open(path).ok()?;
+    file.take(LONGEST_JOURNAL).read_to_end(&mut text).ok()?;
     parse(&text, head)
 }
 
@@ -275,6 +279,19 @@ fn parse(text: &[u8], head: &Head) -> Option<(BTreeMap<u64, blake3::Hash>, u64)>
         end += length + 1;
     }
     Some((blocks, end as u64))
+}
+
+/// Reads any bytes as the journal of the transfer that they say they are of, for the fuzz targets.
+#[cfg(fuzzing)]
+pub(super) fn read_any(text: &[u8]) {
+    let first = text.split(|&b| b == b'\n').next().unwrap_or_default();
+    let Ok(head) = serde_json::from_slice::<Head>(first) else { return };
+    let Some((blocks, end)) = parse(text, &head) else { return };
+    assert!(end <= text.len() as u64);
+    for block in blocks.into_keys() {
+        let range = head.range_of(block);
+        assert!(range.start < range.end && range.end <= head.size, "{range:?} of {}", head.size);
+    }
 }
 
 #[cfg(test)]

@@ -11,6 +11,8 @@ mod blocks;
 mod controller;
 mod copy;
 mod folder;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 mod job;
 mod journal;
 mod lanes;
@@ -24,6 +26,7 @@ mod run;
 mod segments;
 mod single;
 mod streams;
+mod taken;
 mod types;
 mod verify;
 

@@ -11,14 +11,14 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::transport::{FileKind, Follow, SetMetadata};
+use crate::transport::{FileKind, SetMetadata};
 
-use super::folder::{Folder, Made};
+use super::folder::{Folder, Made, existing};
 use super::lanes::{Lanes, Load};
 use super::lock::Locks;
 use super::rate::Limiter;
 use super::types::{Event, Existing, Location, Observer, Options, Outcome, Status, Summary, Task};
-use super::{job, journal, part};
+use super::{job, journal, part, taken};
 
 /// What all jobs of a run share.
 pub(super) struct Context {
@@ -240,20 +240,12 @@ impl Run {
 }
 
 async fn make_link(ctx: &Context, at: &Location, target: &[u8], folder: Option<Arc<Folder>>) -> Result<Status> {
-    if let Some(folder) = folder.filter(|_| !ctx.options.dry_run)
+    if let Some(folder) = folder.as_ref().filter(|_| !ctx.options.dry_run)
         && folder.make(ctx).await == Made::Failed
     {
         return Err(Error::new(ErrorKind::NotFound, "its directory could not be made"));
     }
-    let existing = match at.transport.stat(&at.path, Follow::Nothing).await {
-        Ok(entry) => Some(entry),
-        Err(e) if e.kind() == ErrorKind::NotFound => None,
-        Err(e) => return Err(e),
-    };
-    match existing {
-        Some(entry) if entry.kind == FileKind::Directory => {
-            return Err(Error::new(ErrorKind::IsADirectory, "a directory is in the way").at(at.shown()));
-        }
+    match existing(at, folder.as_deref()).await? {
         Some(_) if ctx.options.existing == Existing::Keep => {
             return Ok(Status::Skipped("it is there already"));
         }
@@ -264,7 +256,13 @@ async fn make_link(ctx: &Context, at: &Location, target: &[u8], folder: Option<A
         Some(_) => at.transport.remove_file(&at.path).await?,
         None => {}
     }
-    at.transport.symlink(target, &at.path).await.map(|()| Status::Done)
+    match at.transport.symlink(target, &at.path).await {
+        Err(e) if e.kind() == ErrorKind::AlreadyExists && at.transport.capabilities().local => {
+            taken::by_its_own_name(at).await?;
+            Err(e)
+        }
+        made => made.map(|()| Status::Done),
+    }
 }
 
 fn outcome(id: u64, source: &str, destination: &str, status: Status) -> Outcome {

@@ -139,10 +139,13 @@ async fn write_part(
     part: &Location,
     destination: &Location,
 ) -> Result<u64> {
-    let mode = part.transport.capabilities().local.then_some(0o666 & !ctx.umask);
+    // Nobody else's to read until it is complete.
+    let local = part.transport.capabilities().local;
+    let (mode, last_mode) = (local.then_some(0o600), local.then_some(0o666 & !ctx.umask));
     let mut writer = part.transport.open_write(&part.path, WriteMode::Create { mode, length: None }).await?;
     let bytes = pump(ctx, 0, &mut Source(input), writer.as_mut()).await?;
-    let last = Finish { durability: ctx.options.durability, metadata: SetMetadata::default() };
+    let metadata = SetMetadata { mode: last_mode, mtime: None };
+    let last = Finish { durability: ctx.options.durability, metadata };
     let finished = writer.finish(last).await?;
     verify::size_is(part, bytes, finished.size).await?;
     let replace = if ctx.options.existing == Existing::Keep { Replace::No } else { Replace::Yes };

@@ -41,6 +41,9 @@ pub use types::{
     Replace, SetMetadata, WriteMode,
 };
 
+#[cfg(fuzzing)]
+pub(crate) use ssh_config::read_any as read_ssh_config;
+
 /// The entries of one directory as they arrive, in the server's order, without `.` and `..`.
 ///
 /// After an `Err` item the stream ends; a listing that ended without one is complete.
@@ -70,6 +73,13 @@ pub trait Transport: Send + Sync + Debug {
 
     /// Returns how long a question takes to be answered; `None` where no network lies between.
     fn round_trip(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Returns this endpoint for a run that writes below `root`: there nothing is reached through a link, wherever one
+    /// came from, so that no name and no race leads elsewhere. `root` itself may be reached through links, and need not
+    /// be there yet. `None` where the server alone finds paths.
+    fn beneath(&self, _root: &RemotePath) -> Option<Arc<dyn Transport>> {
         None
     }
 

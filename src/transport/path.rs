@@ -88,6 +88,14 @@ impl RemotePath {
         self.0.split(|&b| b == b'/').filter(|c| !c.is_empty())
     }
 
+    /// Returns whether it is `dir`, or something in or below it.
+    pub(crate) fn is_at_or_below(&self, dir: &Self) -> bool {
+        match self.0.strip_prefix(dir.0.as_slice()) {
+            Some(rest) => dir.is_root() || rest.is_empty() || rest.starts_with(b"/"),
+            None => false,
+        }
+    }
+
     /// Returns the bytes.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
@@ -161,6 +169,14 @@ mod tests {
         assert_eq!(path("/../.."), "/");
         assert!(RemotePath::new("a").is_err());
         assert!(RemotePath::new(b"/a\0b").is_err());
+    }
+
+    #[test]
+    fn below_means_by_whole_names() {
+        let below =
+            |path: &str, dir: &str| RemotePath::new(path).unwrap().is_at_or_below(&RemotePath::new(dir).unwrap());
+        assert!(below("/a/b", "/a") && below("/a", "/a") && below("/a", "/") && below("/", "/"));
+        assert!(!below("/ab", "/a") && !below("/", "/a") && !below("/b/a", "/a"));
     }
 
     #[test]

@@ -8,33 +8,39 @@ use haul::serve::{FtpTls, Protocol};
 
 use crate::scene::{PASSWORD, Scene, USER, pattern, read, write};
 
-struct Raw {
+pub(crate) struct Raw {
     control: BufReader<TcpStream>,
 }
 
 impl Raw {
     fn new(scene: &Scene) -> Self {
-        let stream = TcpStream::connect(("127.0.0.1", scene.port())).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        let mut raw = Self { control: BufReader::new(stream) };
+        Self::from("127.0.0.1", scene)
+    }
+
+    fn from(address: &str, scene: &Scene) -> Self {
+        let mut raw = Self { control: BufReader::new(connect_from(address, scene.port())) };
         assert!(raw.reply().starts_with("220 "));
         raw
     }
 
     fn logged_in(scene: &Scene) -> Self {
-        let mut raw = Self::new(scene);
+        Self::logged_in_from("127.0.0.1", scene)
+    }
+
+    pub(crate) fn logged_in_from(address: &str, scene: &Scene) -> Self {
+        let mut raw = Self::from(address, scene);
         raw.expect(&format!("USER {USER}"), 331);
         raw.expect(&format!("PASS {PASSWORD}"), 230);
         raw.expect("TYPE I", 200);
         raw
     }
 
-    fn send(&mut self, bytes: &[u8]) {
+    pub(crate) fn send(&mut self, bytes: &[u8]) {
         self.control.get_mut().write_all(bytes).unwrap();
     }
 
     /// Reads a whole reply; empty when the server is gone.
-    fn reply(&mut self) -> String {
+    pub(crate) fn reply(&mut self) -> String {
         let mut all = String::new();
         loop {
             let mut line = Vec::new();
@@ -47,18 +53,18 @@ impl Raw {
         }
     }
 
-    fn say(&mut self, line: &str) -> String {
+    pub(crate) fn say(&mut self, line: &str) -> String {
         self.send(format!("{line}\r\n").as_bytes());
         self.reply()
     }
 
-    fn expect(&mut self, line: &str, code: u16) -> String {
+    pub(crate) fn expect(&mut self, line: &str, code: u16) -> String {
         let reply = self.say(line);
         assert!(reply.starts_with(&code.to_string()), "{line}: {reply}");
         reply
     }
 
-    fn passive(&mut self) -> TcpStream {
+    pub(crate) fn passive(&mut self) -> TcpStream {
         let reply = self.expect("EPSV", 229);
         let port = reply.split('|').nth(3).unwrap().parse::<u16>().unwrap();
         let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
@@ -205,7 +211,7 @@ fn strangers_and_other_addresses_are_refused() {
     assert!(raw.reply().starts_with("226 "));
 }
 
-fn connect_from(address: &str, port: u16) -> TcpStream {
+pub(crate) fn connect_from(address: &str, port: u16) -> TcpStream {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
@@ -246,6 +252,8 @@ fn guessing_passwords_is_locked_out() {
     let mut raw = Raw::new(&scene);
     raw.expect(&format!("USER {USER}"), 331);
     raw.expect(&format!("PASS {PASSWORD}"), 421);
+    // That is between the server and that address.
+    Raw::logged_in_from("127.0.0.2", &scene).expect("PWD", 257);
 }
 
 #[test]
@@ -271,7 +279,7 @@ fn endless_lines_end_the_session() {
 #[test]
 fn too_many_clients_are_turned_away() {
     let scene = Scene::with(Protocol::Ftp(FtpTls::Off), |o| o.max_sessions = 2);
-    let (_one, two) = (Raw::new(&scene), Raw::new(&scene));
+    let (_one, two) = (Raw::logged_in(&scene), Raw::logged_in(&scene));
     let stream = TcpStream::connect(("127.0.0.1", scene.port())).unwrap();
     let mut third = Raw { control: BufReader::new(stream) };
     assert!(third.reply().starts_with("421 "));

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::case_sensitive_file_extension_comparisons)]
 
+mod blind;
+mod paths;
 mod segments;
 mod server;
 

@@ -195,7 +195,8 @@ impl Session {
 pub(super) fn reply_of(error: &io::Error) -> (u16, String) {
     use io::ErrorKind as Kind;
     let code = match error.kind() {
-        Kind::StorageFull | Kind::QuotaExceeded | Kind::FileTooLarge => 452,
+        Kind::StorageFull | Kind::QuotaExceeded => 452,
+        Kind::FileTooLarge => 552,
         Kind::InvalidFilename => 553,
         Kind::TimedOut | Kind::ConnectionReset | Kind::BrokenPipe | Kind::ConnectionAborted | Kind::UnexpectedEof => {
             426

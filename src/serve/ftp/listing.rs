@@ -153,6 +153,7 @@ fn long_line(item: &Item, target: Option<&[u8]>, now: SystemTime) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::serve::limit::Limit;
     use crate::serve::root::Root;
     use crate::transport::RemotePath;
     use std::os::unix::fs::{PermissionsExt, symlink};
@@ -163,7 +164,7 @@ mod tests {
         std::fs::set_permissions(dir.path().join("a b"), PermissionsExt::from_mode(0o640)).unwrap();
         std::fs::write(dir.path().join("new\nline"), "").unwrap();
         symlink("a b", dir.path().join("link")).unwrap();
-        let root = Root::open(dir.path(), Access::ReadWrite).unwrap();
+        let root = Root::open(dir.path(), Access::ReadWrite, Limit::default()).unwrap();
         root.set_times(&RemotePath::new("/a b").unwrap(), None, Some(crate::serve::root::from_unix(0))).unwrap();
         let mut out = Vec::new();
         write_directory(&mut root.list(&RemotePath::root()).unwrap(), form, b"d/", &mut out).unwrap();

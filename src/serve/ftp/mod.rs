@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
 
 use super::gate::Gate;
 use super::root::{Access, Root};
@@ -73,9 +74,19 @@ pub(super) struct Site {
     idle: Duration,
 }
 
-/// Serves one client until it leaves.
-pub(super) async fn serve(site: Arc<Site>, stream: TcpStream, peer: SocketAddr) {
-    if let Err(error) = session::run(site, stream, peer).await {
+/// Reads each line as a command, for the fuzz targets.
+#[cfg(fuzzing)]
+pub(crate) fn read_commands(data: &[u8]) {
+    for line in data.split(|&b| b == b'\n') {
+        if let Ok(command::Command::Digest(_, argument)) = command::parse(line) {
+            let _ = command::split_range(&argument);
+        }
+    }
+}
+
+/// Serves one client until it leaves; cancels `logged_in` once it has logged in.
+pub(super) async fn serve(site: Arc<Site>, stream: TcpStream, peer: SocketAddr, logged_in: CancellationToken) {
+    if let Err(error) = session::run(site, stream, peer, logged_in).await {
         tracing::debug!(%peer, %error, "the FTP session ended");
     }
 }

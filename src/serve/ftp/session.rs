@@ -3,11 +3,11 @@
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use super::Site;
 use super::command::{Command, Hidden, parse};
@@ -18,9 +18,6 @@ use crate::serve::FtpTls;
 use crate::serve::gate::Verdict;
 use crate::serve::root::Root;
 use crate::transport::{Algorithm, RemotePath};
-
-/// How long a client that isn't logged in may stay silent.
-const LOGIN: Duration = Duration::from_secs(60);
 
 /// Whether the session goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +35,8 @@ pub(super) struct Session {
     pub(super) peer: IpAddr,
     user: Option<Vec<u8>>,
     logged_in: bool,
+    /// Tells that it has logged in.
+    welcomed: CancellationToken,
     pub(super) directory: RemotePath,
     pub(super) ascii: bool,
     /// From REST, for the next transfer.
@@ -56,7 +55,12 @@ pub(super) struct Session {
 }
 
 /// Runs a session to its end.
-pub(super) async fn run(site: Arc<Site>, stream: TcpStream, peer: SocketAddr) -> io::Result<()> {
+pub(super) async fn run(
+    site: Arc<Site>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    welcomed: CancellationToken,
+) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let here = stream.local_addr()?.ip().to_canonical();
     let mut session = Session {
@@ -65,6 +69,7 @@ pub(super) async fn run(site: Arc<Site>, stream: TcpStream, peer: SocketAddr) ->
         peer: peer.ip().to_canonical(),
         user: None,
         logged_in: false,
+        welcomed,
         directory: RemotePath::root(),
         ascii: true,
         restart: 0,
@@ -93,7 +98,7 @@ impl Session {
         loop {
             let line = match self.waiting.take() {
                 Some(line) => line,
-                None => match timeout(self.patience(), self.control.next_line()).await {
+                None => match timeout(self.site.idle, self.control.next_line()).await {
                     Ok(Ok(Some(line))) => line,
                     Ok(Ok(None)) => return Ok(()),
                     Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => {
@@ -111,11 +116,6 @@ impl Session {
                 return Ok(());
             }
         }
-    }
-
-    /// Returns how long the client may stay silent: not for long before it has logged in.
-    fn patience(&self) -> Duration {
-        if self.logged_in { self.site.idle } else { self.site.idle.min(LOGIN) }
     }
 
     /// Sends a reply; the session goes on.
@@ -205,6 +205,7 @@ impl Session {
         match self.site.gate.judge(self.peer, &user, &password.0).await {
             Verdict::Welcome => {
                 self.logged_in = true;
+                self.welcomed.cancel();
                 self.answer(230, "Welcome.").await
             }
             Verdict::Wrong => self.answer(530, "Wrong user or password.").await,

@@ -1,5 +1,6 @@
 //! The commands that need a data connection.
 
+use std::fs::File;
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
 use std::net::TcpStream;
 use std::time::{Duration, SystemTime};
@@ -15,6 +16,7 @@ use super::files::reply_of;
 use super::listing::{Form, entry_line, write_directory};
 use super::session::{Flow, Session};
 use crate::serve::cut::CutOnDrop;
+use crate::serve::limit::Limit;
 use crate::serve::root::{Item, Root, WriteFlags, kind_of};
 use crate::transport::{FileKind, RemotePath};
 
@@ -104,16 +106,12 @@ impl Session {
                 append: offset.is_none(),
                 ..WriteFlags::default()
             };
-            let mut file = root.open_write(&path, flags)?;
-            if let Some(offset) = offset {
-                if offset > file.metadata()?.len() {
-                    return Err(io::Error::new(
-                        io::ErrorKind::InvalidInput,
-                        "The offset is behind the end of the file",
-                    ));
-                }
-                file.seek(SeekFrom::Start(offset))?;
+            let file = root.open_write(&path, flags)?;
+            if offset.is_some_and(|offset| file.metadata().is_ok_and(|m| offset > m.len())) {
+                let why = "The offset is behind the end of the file";
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
             }
+            let mut file = Stored { file, limit: root.limit().clone(), offset };
             Ok(Box::new(move |mut channel: Channel| {
                 let received = if ascii {
                     let mut text = FromNetwork::new(&mut file);
@@ -172,6 +170,31 @@ impl Session {
                 self.answer(if code == 550 { 451 } else { code }, text).await
             }
         }
+    }
+}
+
+/// A file that is being stored.
+struct Stored {
+    file: File,
+    limit: Limit,
+    /// Where the next bytes go; `None`: to the end, wherever that is.
+    offset: Option<u64>,
+}
+
+impl Write for Stored {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &mut self.offset {
+            Some(offset) => {
+                self.limit.write_at(&self.file, *offset, bytes)?;
+                *offset += bytes.len() as u64;
+            }
+            None => self.limit.append(&self.file, bytes)?,
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

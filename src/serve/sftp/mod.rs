@@ -11,7 +11,6 @@ use russh::server::{Auth, ChannelOpenHandle, Config, Handler, Msg, PublicKeyOffe
 use russh::{Channel, ChannelId, ChannelWriteHalf, MethodKind, MethodSet, Preferred, compression};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::cut::CutOnDrop;
@@ -32,8 +31,6 @@ const WINDOW: u32 = 16 << 20;
 const PACKET: u32 = 65_535;
 /// Channels of one connection.
 const MAX_CHANNELS: usize = 10;
-/// How long a client may take to log in.
-const LOGIN: Duration = Duration::from_secs(60);
 /// How often a silent client is asked whether it is still there.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
@@ -76,33 +73,23 @@ impl Site {
     }
 }
 
-/// Serves one client until it leaves.
-pub(super) async fn serve(site: Arc<Site>, stream: TcpStream, peer: SocketAddr) {
+/// Serves one client until it leaves; cancels `logged_in` once it has logged in.
+pub(super) async fn serve(site: Arc<Site>, stream: TcpStream, peer: SocketAddr, logged_in: CancellationToken) {
     // russh runs the session in a task of its own, which outlives this one unless its socket is cut.
     let Ok((stream, _cut)) = stream.set_nodelay(true).and_then(|()| CutOnDrop::new(stream)) else { return };
-    let logged_in = CancellationToken::new();
     let client = Client {
         site: Arc::clone(&site),
         peer,
-        logged_in: logged_in.clone(),
+        logged_in,
         waiting: HashMap::new(),
         running: HashMap::new(),
         ended: CancellationToken::new(),
     };
-    let running = match timeout(LOGIN, russh::server::run_stream(Arc::clone(&site.config), stream, client)).await {
-        Ok(Ok(running)) => running,
-        Ok(Err(Failure(error))) => return tracing::debug!(%peer, error = error.chain(), "no SSH connection"),
-        Err(_) => return,
+    let running = match russh::server::run_stream(Arc::clone(&site.config), stream, client).await {
+        Ok(running) => running,
+        Err(Failure(error)) => return tracing::debug!(%peer, error = error.chain(), "no SSH connection"),
     };
-    tokio::pin!(running);
-    let ended = tokio::select! {
-        ended = &mut running => ended,
-        login = timeout(LOGIN, logged_in.cancelled()) => match login {
-            Ok(()) => running.await,
-            Err(_) => return tracing::debug!(%peer, "no login in time"),
-        },
-    };
-    if let Err(Failure(error)) = ended {
+    if let Err(Failure(error)) = running.await {
         tracing::debug!(%peer, error = error.chain(), "the SSH connection ended");
     }
 }
@@ -143,7 +130,11 @@ impl Handler for Client {
         }
         match self.site.gate.judge(self.peer.ip().to_canonical(), user.as_bytes(), password.as_bytes()).await {
             Verdict::Welcome => Ok(Auth::Accept),
-            Verdict::Wrong => Ok(Auth::reject()),
+            // By itself russh offers a method once; people mistype.
+            Verdict::Wrong => {
+                let methods = Some(self.site.config.methods.clone());
+                Ok(Auth::Reject { proceed_with_methods: methods, partial_success: false })
+            }
             Verdict::LockedOut => Err(russh::Error::Disconnect.into()),
         }
     }

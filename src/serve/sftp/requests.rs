@@ -10,6 +10,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::attrs::{attrs_of, failed, ok, times_of};
 use super::handles::{Handles, Open, OpenFile};
 use crate::serve::digest;
+use crate::serve::limit::Limit;
 use crate::serve::long_name::long_name;
 use crate::serve::root::{Item, Listing, Root, WriteFlags, set_file_mode, set_file_times};
 use crate::transport::sftp::wire::{
@@ -82,11 +83,11 @@ pub(super) fn read(file: &OpenFile, id: u32, offset: u64, length: u32) -> io::Re
     Ok(packet.into())
 }
 
-pub(super) fn write(file: &OpenFile, offset: u64, data: &[u8]) -> io::Result<()> {
+pub(super) fn write(limit: &Limit, file: &OpenFile, offset: u64, data: &[u8]) -> io::Result<()> {
     if !file.writable {
         return Err(io::ErrorKind::PermissionDenied.into());
     }
-    if file.append { io::Write::write_all(&mut &file.file, data) } else { file.file.write_all_at(data, offset) }
+    if file.append { limit.append(&file.file, data) } else { limit.write_at(&file.file, offset, data) }
 }
 
 pub(super) fn read_dir(listing: &mut Listing, left_over: &mut Option<Item>) -> io::Result<Response> {
@@ -139,7 +140,7 @@ pub(super) fn set_open(root: &Root, file: &File, attrs: &Attrs) -> io::Result<()
     root.writable()?;
     check_owner(attrs, || stat_open(file))?;
     if let Some(size) = attrs.size {
-        file.set_len(size)?;
+        root.limit().set_len(file, size)?;
     }
     if let Some(mode) = attrs.permissions {
         set_file_mode(file, mode)?;
@@ -191,7 +192,7 @@ pub(super) fn file_system(stat: &rustix::fs::StatVfs) -> Response {
     Response::Extended(answer.encode())
 }
 
-pub(super) fn copy_data(from: &OpenFile, to: &OpenFile, copy: &CopyData, same: bool) -> io::Result<()> {
+pub(super) fn copy_data(limit: &Limit, from: &OpenFile, to: &OpenFile, copy: &CopyData, same: bool) -> io::Result<()> {
     if !to.writable {
         return Err(io::ErrorKind::PermissionDenied.into());
     }
@@ -211,11 +212,7 @@ pub(super) fn copy_data(from: &OpenFile, to: &OpenFile, copy: &CopyData, same: b
         if read == 0 {
             break;
         }
-        if to.append {
-            io::Write::write_all(&mut &to.file, &buffer[..read])?;
-        } else {
-            to.file.write_all_at(&buffer[..read], to_at)?;
-        }
+        write(limit, to, to_at, &buffer[..read])?;
         at += read as u64;
         to_at += read as u64;
     }
@@ -316,10 +313,10 @@ mod tests {
             to: Bytes::new(),
             to_offset,
         };
-        copy_data(&file, &file, &copy(0, 3, 7), true).unwrap();
+        copy_data(&Limit::default(), &file, &file, &copy(0, 3, 7), true).unwrap();
         assert_eq!(&read(&file, 0, 0, 20).unwrap()[13..], b"0123456012");
         for bad in [copy(0, 0, 20), copy(0, 5, 4), copy(4, 5, 0), copy(u64::MAX, 2, 0)] {
-            assert!(copy_data(&file, &file, &bad, true).is_err());
+            assert!(copy_data(&Limit::default(), &file, &file, &bad, true).is_err());
         }
     }
 }

@@ -100,8 +100,9 @@ impl Sftp {
             Request::Read(handle, offset, length) => self.read(id, &handle, offset, length),
             Request::Write(handle, offset, data) => {
                 let kind = Kind::Write(data.len() as u64);
+                let root = self.root.clone();
                 self.with_file(id, &handle, kind, move |open| {
-                    Ok(status(open.file().and_then(|file| requests::write(file, offset, &data))))
+                    Ok(status(open.file().and_then(|file| requests::write(root.limit(), file, offset, &data))))
                 });
             }
             Request::Fstat(handle) => self.with_file(id, &handle, Kind::Look, |open| match open {
@@ -216,9 +217,11 @@ impl Sftp {
             Extended::CopyData(copy) => match self.handles.get(&copy.from) {
                 Some(from) => {
                     let to = copy.to.clone();
+                    let root = self.root.clone();
                     self.with_file(id, &to, Kind::ChangeAfter, move |open| {
                         let same = copy.from == copy.to;
-                        Ok(status(requests::copy_data(from.open.file()?, open.file()?, &copy, same)))
+                        let (from, to) = (from.open.file()?, open.file()?);
+                        Ok(status(requests::copy_data(root.limit(), from, to, &copy, same)))
                     });
                 }
                 None => self.answer(id, no_handle()),

@@ -32,6 +32,8 @@ mod dialogue;
 mod ending;
 mod facts;
 mod features;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 mod list;
 mod listing;
 mod look;

@@ -1,14 +1,18 @@
 //! This machine's files, `file://`: the reference backend.
 
-use std::ffi::OsStr;
+use std::ffi::{CString, OsStr};
+use std::fs::File;
 use std::io;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::stream;
-use rustix::fs::{OFlags, RenameFlags};
+use rustix::fs::{AtFlags, Dir, FileType as SystemKind, Mode, OFlags, RenameFlags, Stat};
+use rustix::io::Errno;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
@@ -20,8 +24,11 @@ use crate::error::{Error, ErrorKind, Result};
 use disk::Disk;
 
 mod disk;
+mod place;
 mod read;
 mod write;
+
+use place::{Held, Place, failure};
 
 /// Entries of a listing under way.
 const ENTRIES_IN_FLIGHT: usize = 256;
@@ -31,6 +38,8 @@ const ENTRIES_IN_FLIGHT: usize = 256;
 pub struct Local {
     sparse: bool,
     disk: Disk,
+    /// The directory below which no link is followed.
+    held: Option<Arc<Held>>,
 }
 
 impl Local {
@@ -44,16 +53,24 @@ impl Local {
         Self { sparse, ..Self::default() }
     }
 
+    /// Carries out a call on a path. Blocks.
+    fn on<T>(&self, path: &RemotePath, call: impl Fn(&Place) -> io::Result<T>) -> io::Result<T> {
+        match &self.held {
+            Some(held) => held.on(path, call),
+            None => call(&Place::anywhere(path)),
+        }
+    }
+
     /// Makes a short call to the file system and names the path in its error.
     async fn on_disk<T: Send + 'static>(
         &self,
         path: &RemotePath,
         what: &'static str,
-        call: impl FnOnce(&Path) -> io::Result<T> + Send + 'static,
+        call: impl Fn(&Place) -> io::Result<T> + Send + 'static,
     ) -> Result<T> {
-        let file = native(path);
-        match self.disk.run(move || call(&file)).await {
-            Ok(result) => result.map_err(|e| Error::io(what, e).at(path)),
+        let (here, at) = (self.clone(), path.clone());
+        match self.disk.run(move || here.on(&at, call)).await {
+            Ok(result) => result.map_err(|e| failure(what, e).at(path)),
             Err(e) => Err(Error::new(ErrorKind::Other, what).with_source(e).at(path)),
         }
     }
@@ -79,35 +96,36 @@ impl Transport for Local {
         }
     }
 
+    fn beneath(&self, root: &RemotePath) -> Option<Arc<dyn Transport>> {
+        Some(Arc::new(Self { held: Some(Arc::new(Held::new(root.clone()))), ..self.clone() }))
+    }
+
     async fn home(&self) -> Result<RemotePath> {
         crate::endpoint::local_path(Path::new("."))
     }
 
     async fn stat(&self, path: &RemotePath, follow: Follow) -> Result<Entry> {
-        self.on_disk(path, "look at", move |file| {
-            let metadata = match follow {
-                Follow::Links => file.metadata()?,
-                Follow::Nothing => file.symlink_metadata()?,
-            };
-            Ok(entry(file.file_name().unwrap_or_default(), file, &metadata))
+        let name = path.file_name().unwrap_or_default().to_vec();
+        self.on_disk(path, "look at", move |place| {
+            let follows = follow == Follow::Links && !place.is_held();
+            let flags = if follows { AtFlags::empty() } else { AtFlags::SYMLINK_NOFOLLOW };
+            let stat = rustix::fs::statat(place.dir(), place.name(), flags)?;
+            Ok(entry(&name, &stat, || rustix::fs::readlinkat(place.dir(), place.name(), Vec::new())))
         })
         .await
     }
 
     async fn list(&self, path: &RemotePath) -> Result<EntryStream> {
         let shown = path.clone();
-        let names = self.on_disk(path, "list", Path::read_dir).await?;
+        let names = self.on_disk(path, "list", |place| {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | place.no_follow();
+            Ok(Dir::new(rustix::fs::openat(place.dir(), place.name(), flags, Mode::empty())?)?)
+        });
+        let mut names = names.await?;
         let (sender, receiver) = mpsc::channel(ENTRIES_IN_FLIGHT);
         spawn_blocking(move || {
-            for name in names {
-                let item = name.and_then(|found| {
-                    let metadata = match found.metadata() {
-                        // Removed between the two calls: it was not in the directory.
-                        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-                        other => other?,
-                    };
-                    Ok(Some(entry(&found.file_name(), &found.path(), &metadata)))
-                });
+            while let Some(name) = names.read() {
+                let item = name.map_err(io::Error::from).and_then(|found| listed(&names, found.file_name().to_bytes()));
                 let item = item.map_err(|e| Error::io("list", e).at(&shown)).transpose();
                 if item.is_some_and(|item| sender.blocking_send(item).is_err()) {
                     return;
@@ -118,57 +136,60 @@ impl Transport for Local {
     }
 
     async fn open_read(&self, path: &RemotePath, range: ReadRange) -> Result<Box<dyn ReadStream>> {
-        let first = self.on_disk(path, "open", move |file| read::open(file, range)).await?;
+        let first = self.on_disk(path, "open", move |place| read::open(place, range)).await?;
         Ok(Box::new(read::LocalRead::new(path.clone(), first)))
     }
 
     async fn open_write(&self, path: &RemotePath, mode: WriteMode) -> Result<Box<dyn WriteStream>> {
-        let sparse = self.sparse;
-        if let Some(target) = write::later(native(path), mode, sparse) {
+        if let Some(target) = write::later(self, path, mode) {
             return Ok(Box::new(write::LocalWrite::new(path.clone(), target, self.disk.clone())));
         }
-        let target = self.on_disk(path, "open for writing", move |file| write::open(file, mode, sparse)).await?;
+        let sparse = self.sparse;
+        let target = self.on_disk(path, "open for writing", move |place| write::open(place, mode, sparse)).await?;
         Ok(Box::new(write::LocalWrite::new(path.clone(), target, self.disk.clone())))
     }
 
     async fn rename(&self, from: &RemotePath, to: &RemotePath, replace: Replace, durability: Durability) -> Result<()> {
-        let target = native(to);
-        let parent = to.parent();
+        let (here, target) = (self.clone(), to.clone());
         self.on_disk(from, "rename", move |from| {
-            match replace {
-                Replace::Yes => std::fs::rename(from, &target)?,
-                Replace::No => rename_no_replace(from, &target)?,
-            }
-            match (durability, parent) {
-                (Durability::Synced, Some(parent)) => std::fs::File::open(native(&parent))?.sync_all(),
-                _ => Ok(()),
-            }
+            here.on(&target, |to| {
+                match replace {
+                    Replace::Yes => rustix::fs::renameat(from.dir(), from.name(), to.dir(), to.name())?,
+                    Replace::No => rename_no_replace(from, to)?,
+                }
+                match durability {
+                    Durability::Synced => Ok(rustix::fs::fsync(to.open_parent()?)?),
+                    Durability::Cached => Ok(()),
+                }
+            })
         })
         .await
         .map_err(|e| e.context(format!("to {to}")))
     }
 
     async fn remove_file(&self, path: &RemotePath) -> Result<()> {
-        self.on_disk(path, "remove", |file| std::fs::remove_file(file)).await
+        let unlink = |at: &Place| Ok(rustix::fs::unlinkat(at.dir(), at.name(), AtFlags::empty())?);
+        self.on_disk(path, "remove", unlink).await
     }
 
     async fn remove_dir(&self, path: &RemotePath) -> Result<()> {
-        self.on_disk(path, "remove the directory", |dir| std::fs::remove_dir(dir)).await
+        let remove = |at: &Place| Ok(rustix::fs::unlinkat(at.dir(), at.name(), AtFlags::REMOVEDIR)?);
+        self.on_disk(path, "remove the directory", remove).await
     }
 
     async fn create_dir(&self, path: &RemotePath) -> Result<()> {
-        self.on_disk(path, "make the directory", |dir| std::fs::create_dir(dir)).await
+        let make = |at: &Place| Ok(rustix::fs::mkdirat(at.dir(), at.name(), Mode::from_raw_mode(0o777))?);
+        self.on_disk(path, "make the directory", make).await
     }
 
     async fn set_metadata(&self, path: &RemotePath, metadata: SetMetadata) -> Result<()> {
-        self.on_disk(path, "set time and mode", move |file| {
+        self.on_disk(path, "set time and mode", move |place| {
             if metadata.mtime.is_none() && metadata.mode.is_none() {
                 return Ok(());
             }
             // Through one handle: both go to the same file, and never to what a link points to.
-            let mut options = std::fs::OpenOptions::new();
-            options.read(true).custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed());
-            let file = options.open(file)?;
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            let file = File::from(rustix::fs::openat(place.dir(), place.name(), flags, Mode::empty())?);
             if let Some(mode) = metadata.mode {
                 file.set_permissions(std::fs::Permissions::from_mode(mode & 0o7777))?;
             }
@@ -181,12 +202,14 @@ impl Transport for Local {
     }
 
     async fn read_link(&self, path: &RemotePath) -> Result<Vec<u8>> {
-        self.on_disk(path, "read the link", |link| Ok(std::fs::read_link(link)?.into_os_string().into_vec())).await
+        let read = |at: &Place| Ok(rustix::fs::readlinkat(at.dir(), at.name(), Vec::new())?.into_bytes());
+        self.on_disk(path, "read the link", read).await
     }
 
     async fn symlink(&self, target: &[u8], path: &RemotePath) -> Result<()> {
-        let target = PathBuf::from(OsStr::from_bytes(target));
-        self.on_disk(path, "make the link", move |link| std::os::unix::fs::symlink(target, link)).await
+        let target = OsStr::from_bytes(target).to_owned();
+        let link = move |at: &Place| Ok(rustix::fs::symlinkat(&target, at.dir(), at.name())?);
+        self.on_disk(path, "make the link", link).await
     }
 
     async fn digest(&self, path: &RemotePath, _: Algorithm, _: ReadRange) -> Result<Vec<u8>> {
@@ -199,35 +222,53 @@ impl Transport for Local {
     }
 }
 
-fn rename_no_replace(from: &Path, to: &Path) -> io::Result<()> {
-    match rustix::fs::renameat_with(rustix::fs::CWD, from, rustix::fs::CWD, to, RenameFlags::NOREPLACE) {
+fn rename_no_replace(from: &Place, to: &Place) -> io::Result<()> {
+    match rustix::fs::renameat_with(from.dir(), from.name(), to.dir(), to.name(), RenameFlags::NOREPLACE) {
         // Some file systems don't know the flag; a hard link is refused just as atomically.
-        Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
-            std::fs::hard_link(from, to)?;
-            std::fs::remove_file(from)
+        Err(Errno::INVAL | Errno::NOSYS) => {}
+        other => return Ok(other?),
+    }
+    match rustix::fs::linkat(from.dir(), from.name(), to.dir(), to.name(), AtFlags::empty()) {
+        Ok(()) => Ok(rustix::fs::unlinkat(from.dir(), from.name(), AtFlags::empty())?),
+        // And some know no hard links either: what is left is to look first.
+        Err(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS | Errno::MLINK) => {
+            match rustix::fs::statat(to.dir(), to.name(), AtFlags::SYMLINK_NOFOLLOW) {
+                Err(Errno::NOENT) => Ok(rustix::fs::renameat(from.dir(), from.name(), to.dir(), to.name())?),
+                Err(e) => Err(e.into()),
+                Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
+            }
         }
-        other => Ok(other?),
+        Err(e) => Err(e.into()),
     }
 }
 
-fn entry(name: &OsStr, path: &Path, metadata: &std::fs::Metadata) -> Entry {
-    let kind = match metadata.file_type() {
-        t if t.is_file() => FileKind::File,
-        t if t.is_dir() => FileKind::Directory,
-        t if t.is_symlink() => FileKind::Symlink,
+/// Returns an entry of a directory that is being read; `None` for those that stand for the directory itself.
+fn listed(dir: &Dir, name: &[u8]) -> io::Result<Option<Entry>> {
+    if name == b"." || name == b".." {
+        return Ok(None);
+    }
+    let (dir, at) = (dir.fd()?, OsStr::from_bytes(name));
+    match rustix::fs::statat(dir, at, AtFlags::SYMLINK_NOFOLLOW) {
+        // Removed since the name was read: it was not in the directory.
+        Err(Errno::NOENT) => Ok(None),
+        other => Ok(Some(entry(name, &other?, || rustix::fs::readlinkat(dir, at, Vec::new())))),
+    }
+}
+
+fn entry(name: &[u8], stat: &Stat, target: impl FnOnce() -> rustix::io::Result<CString>) -> Entry {
+    let kind = match SystemKind::from_raw_mode(stat.st_mode) {
+        SystemKind::RegularFile => FileKind::File,
+        SystemKind::Directory => FileKind::Directory,
+        SystemKind::Symlink => FileKind::Symlink,
         _ => FileKind::Other,
     };
-    let target = (kind == FileKind::Symlink).then(|| std::fs::read_link(path).ok()).flatten();
+    let seconds = Mtime::from_unix(stat.st_mtime).time;
     Entry {
-        name: name.as_bytes().to_vec(),
+        name: name.to_vec(),
         kind,
-        size: Some(metadata.len()),
-        mtime: metadata.modified().ok().map(Mtime::from),
-        mode: Some(metadata.mode() & 0o7777),
-        target: target.map(|t| t.into_os_string().into_vec()),
+        size: u64::try_from(stat.st_size).ok(),
+        mtime: seconds.checked_add(Duration::from_nanos(stat.st_mtime_nsec)).map(Mtime::from),
+        mode: Some(stat.st_mode & 0o7777),
+        target: (kind == FileKind::Symlink).then(|| target().ok()).flatten().map(CString::into_bytes),
     }
-}
-
-fn native(path: &RemotePath) -> PathBuf {
-    PathBuf::from(OsStr::from_bytes(path.as_bytes()))
 }

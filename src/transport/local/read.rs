@@ -7,9 +7,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use rustix::buffer::spare_capacity;
+use rustix::fs::{Mode, OFlags};
 use rustix::io::{Errno, pread};
 use tokio::task::{JoinHandle, spawn_blocking};
 
+use super::place::Place;
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::buffers::Buffers;
 use crate::transport::{ReadRange, ReadStream, RemotePath};
@@ -43,11 +45,17 @@ struct Rest {
 }
 
 /// Opens a file and reads its first chunk, all in one go: a small file costs no second hand-over. Blocks.
-pub(super) fn open(file: &std::path::Path, range: ReadRange) -> io::Result<Chunk> {
-    let file = File::open(file)?;
+pub(super) fn open(place: &Place, range: ReadRange) -> io::Result<Chunk> {
+    // Below a held directory are files that haul made; a pipe in the place of one must not hold it up.
+    let patience = if place.is_held() { OFlags::NONBLOCK } else { OFlags::empty() };
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | place.no_follow() | patience;
+    let file = File::from(rustix::fs::openat(place.dir(), place.name(), flags, Mode::empty())?);
     let metadata = file.metadata()?;
     if metadata.is_dir() {
         return Err(io::ErrorKind::IsADirectory.into());
+    }
+    if place.is_held() && !metadata.is_file() {
+        return Err(io::Error::other("not a regular file"));
     }
     let rest = Rest {
         file: Arc::new(file),

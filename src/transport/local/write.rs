@@ -2,17 +2,19 @@
 
 use std::fs::{File, Permissions};
 use std::io::{self, IoSlice};
-use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use rustix::fs::{FallocateFlags, OFlags};
+use rustix::fs::{AtFlags, FallocateFlags, Mode, OFlags};
+use rustix::io::Errno;
 use tokio::task::{JoinHandle, spawn_blocking};
 
+use super::Local;
 use super::disk::Disk;
+use super::place::{Place, failure};
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::{Durability, Finish, Finished, RemotePath, WriteMode, WriteStream};
 
@@ -40,77 +42,83 @@ pub(super) struct LocalWrite {
 /// Where the next batch goes.
 #[derive(Clone)]
 pub(super) struct Target {
-    file: Place,
+    file: Open,
     position: u64,
     sparse: bool,
 }
 
 #[derive(Clone)]
-enum Place {
-    Open(Arc<File>),
+enum Open {
+    Now(Arc<File>),
     /// Made as it is closed, with this mode: all that is written fits into one batch.
-    Later(PathBuf, u32),
+    Later(Local, RemotePath, u32),
 }
 
-impl Place {
+impl Open {
     fn open(&self) -> io::Result<Arc<File>> {
         match self {
-            Self::Open(file) => Ok(Arc::clone(file)),
-            Self::Later(path, mode) => create_anew(path, *mode).map(Arc::new),
+            Self::Now(file) => Ok(Arc::clone(file)),
+            Self::Later(here, path, mode) => here.on(path, |place| create_anew(place, *mode)).map(Arc::new),
         }
     }
 }
 
 /// Returns the target for a new file that is known to be small: it costs one hand-over to a blocking thread, not two.
-pub(super) fn later(path: PathBuf, mode: WriteMode, sparse: bool) -> Option<Target> {
+pub(super) fn later(here: &Local, path: &RemotePath, mode: WriteMode) -> Option<Target> {
     match mode {
         WriteMode::Create { mode, length: Some(length) } if length < GATHER as u64 => {
-            Some(Target { file: Place::Later(path, mode.unwrap_or(0o666)), position: 0, sparse })
+            let file = Open::Later(here.clone(), path.clone(), mode.unwrap_or(0o666));
+            Some(Target { file, position: 0, sparse: here.sparse })
         }
         _ => None,
     }
 }
 
 /// Opens the file. Blocks.
-pub(super) fn open(path: &Path, mode: WriteMode, sparse: bool) -> io::Result<Target> {
+pub(super) fn open(place: &Place, mode: WriteMode, sparse: bool) -> io::Result<Target> {
     let (file, position) = match mode {
         WriteMode::Create { mode, length } => {
-            let file = create_anew(path, mode.unwrap_or(0o666))?;
+            let file = create_anew(place, mode.unwrap_or(0o666))?;
             if let Some(length) = length.filter(|&length| length >= WORTH_RESERVING && !sparse) {
                 reserve(&file, length)?;
             }
             (file, 0)
         }
-        WriteMode::At(offset) => {
-            let mut options = File::options();
-            (options.write(true).custom_flags(OFlags::NOFOLLOW.bits().cast_signed()).open(path)?, offset)
-        }
+        WriteMode::At(offset) => (open_again(place)?, offset),
     };
-    Ok(Target { file: Place::Open(Arc::new(file)), position, sparse })
+    Ok(Target { file: Open::Now(Arc::new(file)), position, sparse })
 }
 
-/// Makes a file that was certainly not there: one that somebody else prepared (with their owner, mode or links) is
-/// removed first, and what is not a regular file is refused.
-fn create_anew(path: &Path, mode: u32) -> io::Result<File> {
-    let mut options = File::options();
-    options.write(true).create_new(true).mode(mode & 0o777);
-    match options.open(path) {
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => match path.symlink_metadata()?.file_type() {
-            t if t.is_file() => {
-                std::fs::remove_file(path)?;
-                options.open(path)
-            }
-            t if t.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
-            _ => Err(e),
+/// Opens what was begun; a link, a pipe, or a file that has another name too was put there by somebody else.
+fn open_again(place: &Place) -> io::Result<File> {
+    let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::openat(place.dir(), place.name(), flags, Mode::empty())?);
+    let metadata = file.metadata()?;
+    if metadata.is_file() && metadata.nlink() == 1 {
+        return Ok(file);
+    }
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, "something else is in the place of what was begun"))
+}
+
+/// Makes a file that was certainly not there: whatever somebody else prepared (a link, a pipe, a file of theirs) is
+/// removed first, never written to; a directory is an error.
+fn create_anew(place: &Place, mode: u32) -> io::Result<File> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let create = || rustix::fs::openat(place.dir(), place.name(), flags, Mode::from_raw_mode(mode & 0o777));
+    let file = match create() {
+        Err(Errno::EXIST) => match rustix::fs::unlinkat(place.dir(), place.name(), AtFlags::empty()) {
+            Err(Errno::ISDIR) => return Err(io::ErrorKind::IsADirectory.into()),
+            removed => removed.and_then(|()| create()),
         },
         other => other,
-    }
+    };
+    Ok(File::from(file?))
 }
 
 /// Reserves room without changing the size: a full disk is told before the first byte, and the file lies in one piece.
 fn reserve(file: &File, length: u64) -> io::Result<()> {
     match rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, 0, length) {
-        Err(e @ (rustix::io::Errno::NOSPC | rustix::io::Errno::DQUOT | rustix::io::Errno::FBIG)) => Err(e.into()),
+        Err(e @ (Errno::NOSPC | Errno::DQUOT | Errno::FBIG)) => Err(e.into()),
         // Not every file system can.
         _ => Ok(()),
     }
@@ -132,7 +140,7 @@ impl Target {
                         self.position += count as u64;
                         IoSlice::advance_slices(&mut slices, count);
                     }
-                    Err(rustix::io::Errno::INTR) => {}
+                    Err(Errno::INTR) => {}
                     Err(e) => return Err(e.into()),
                 }
             }
@@ -189,10 +197,10 @@ impl LocalWrite {
 
     /// Makes the file now after all: there is more to write than was said.
     async fn open_now(&mut self) -> Result<()> {
-        if let Place::Later(..) = self.target.file {
+        if let Open::Later(..) = self.target.file {
             let file = self.target.file.clone();
             let file = joined(self.disk.run(move || file.open()).await).map_err(|e| e.at(&self.path))?;
-            self.target.file = Place::Open(file);
+            self.target.file = Open::Now(file);
         }
         Ok(())
     }
@@ -243,7 +251,7 @@ impl WriteStream for LocalWrite {
 
 fn joined<T>(result: std::result::Result<io::Result<T>, tokio::task::JoinError>) -> Result<T> {
     match result {
-        Ok(result) => result.map_err(|e| Error::io("write", e)),
+        Ok(result) => result.map_err(|e| failure("write", e)),
         Err(e) => Err(Error::new(ErrorKind::Other, "the writer stopped").with_source(e)),
     }
 }
@@ -259,8 +267,9 @@ mod tests {
         if let WriteMode::At(_) = mode {
             std::fs::write(&path, []).unwrap();
         }
-        let target = later(path.clone(), mode, sparse).unwrap_or_else(|| open(&path, mode, sparse).unwrap());
         let shown = RemotePath::new(path.as_os_str().as_encoded_bytes()).unwrap();
+        let (here, place) = (Local::sparse(sparse), Place::anywhere(&shown));
+        let target = later(&here, &shown, mode).unwrap_or_else(|| open(&place, mode, sparse).unwrap());
         let mut stream = Box::new(LocalWrite::new(shown, target, Disk::default()));
         for chunk in contents.chunks(300_001) {
             stream.write(Bytes::copy_from_slice(chunk)).await.unwrap();

@@ -225,9 +225,9 @@ impl KnownHosts {
         match Self::read_again(self, path)?.verdict(blob) {
             Verdict::Match => return Ok(()),
             Verdict::Unknown => {}
-            Verdict::Changed(filed) | Verdict::OtherType(filed) => {
+            Verdict::Changed(other) | Verdict::OtherType(other) => {
                 let shown = Shown { key: blob.to_vec(), certificate: None };
-                return Err(self.refuse_other("another host key was accepted just now", &shown, filed));
+                return Err(self.refuse_other("another host key was accepted just now", &shown, other));
             }
         }
         let hosts = match self.files.names {

@@ -52,6 +52,9 @@ pub use askpass::{askpass_main, use_askpass_program};
 pub use cache::LoginCache;
 pub(crate) use russh_config::ciphers;
 
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
+
 /// The most standard output that [`Session::exec`] returns.
 const EXEC_OUTPUT: usize = 1 << 20;
 /// How many timeouts a command may take: it may read a whole file before it says a word.
@@ -116,7 +119,7 @@ pub async fn connect(endpoint: &Endpoint, options: &ConnectOptions, cache: &Logi
     let target = cache.target(Target::find(endpoint, options)).await?;
     match options.ssh_engine {
         SshEngine::Libssh2 => libssh2::connect(target, options, cache).await,
-        _ => russh::connect(target, options, cache).await,
+        _ => Box::pin(russh::connect(target, options, cache)).await,
     }
 }
 

@@ -34,7 +34,7 @@ const GOODBYE_SHOWN: usize = 1024;
 
 /// Connects and logs in.
 pub(super) async fn connect(target: &Target, options: &ConnectOptions, cache: &LoginCache) -> Result<Arc<dyn Session>> {
-    Ok(Arc::new(log_in_at(target, options, cache).await?))
+    Ok(Arc::new(Box::pin(log_in_at(target, options, cache)).await?))
 }
 
 /// Connects and logs in.
@@ -45,10 +45,10 @@ pub(super) async fn log_in_at(target: &Target, options: &ConnectOptions, cache: 
         .map_err(|e| Error::new(ErrorKind::Other, "read the known host keys").with_source(e))??;
     let known = Arc::new(known);
 
-    let met = match meet(target, options, cache, &known, None).await {
+    let met = match Box::pin(meet(target, options, cache, &known, None)).await {
         Err(Rejected { at_risk: Some(cipher), error }) => {
             tracing::debug!("once more without {cipher:?}: the server has no strict key exchange");
-            let again = meet(target, options, cache, &known, Some(cipher)).await;
+            let again = Box::pin(meet(target, options, cache, &known, Some(cipher))).await;
             again.map_err(|other| if other.error.kind() == ErrorKind::Unsupported { error.into() } else { other })
         }
         met => met,
@@ -109,7 +109,7 @@ async fn meet(
     }
     let connecting = client::connect_stream(Arc::new(config), stream, client);
     let handshake = async { connecting.await.map_err(|Failure(error)| error.context("SSH handshake")) };
-    let handle = match stage.pass(options.timeout, handshake).await {
+    let handle = match stage.pass(options.timeout, Box::pin(handshake)).await {
         Ok(handle) => handle,
         Err(error) => return Err(Rejected { error, at_risk: shared.at_risk.get().copied() }),
     };

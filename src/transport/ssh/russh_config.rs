@@ -47,7 +47,6 @@ pub(super) fn config(known: &KnownHosts, target: &Target) -> client::Config {
             cipher: Cow::Owned(named(&offer.ciphers).collect()),
             mac: Cow::Owned(named(&offer.macs).collect()),
             compression: Cow::Borrowed(&[compression::NONE]),
-            ..Preferred::DEFAULT
         },
         ..client::Config::default()
     }

@@ -373,5 +373,21 @@ impl Tokens {
     }
 }
 
+/// Reads any bytes as a file of settings, for the fuzz targets; what it includes is left out.
+#[cfg(fuzzing)]
+pub(crate) fn read_any(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let Ok(lines) = lines::lines(&text) else { return };
+    let mut found = Found::default();
+    let subject = matching::Subject { original: "host", host: "host", user: "me", local_user: "me", is_final: false };
+    for line in lines {
+        let _ = (matching::host(&line.arguments, subject), matching::criteria(&line.arguments, subject));
+        let _ = line.arguments.iter().map(|word| (flag(word), time(word))).collect::<Vec<_>>();
+        found.take(line, Path::new("config"));
+    }
+    let typed = Typed { host: "host", port: None, user: None, local_user: "me" };
+    let _ = interpret(typed, &found, Some(Path::new("/home/me")));
+}
+
 #[cfg(test)]
 mod tests;

@@ -66,7 +66,7 @@ impl Found {
         self.values.get(keyword).map_or(&[], Vec::as_slice)
     }
 
-    fn take(&mut self, line: Line, file: &Path) {
+    pub(super) fn take(&mut self, line: Line, file: &Path) {
         // Of these, whichever comes first counts.
         if WAYS.contains(&line.keyword.as_str()) && WAYS.iter().any(|way| self.values.contains_key(*way)) {
             return;
