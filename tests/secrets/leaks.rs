@@ -212,6 +212,7 @@ fn what_is_written_down_is_for_the_user_alone() {
 
 /// As long as what an allocator makes of it: what stands around a copy is never part of another.
 const LONG_MARKER: &str = "m4rK3r-n0b0dy-5ees-1n-me";
+const TAIL: &[u8] = b"-1n-me";
 
 /// Returns the memory that a process can write to.
 fn memory_of(pid: u32) -> Vec<Vec<u8>> {
@@ -257,7 +258,14 @@ fn no_buffer_keeps_a_password_that_was_sent() {
             haul.wait().unwrap();
             let mut copies = 0;
             for part in &memory {
-                for at in places(part, LONG_MARKER.as_bytes()) {
+                for end in places(part, TAIL) {
+                    let at = (end + TAIL.len()).saturating_sub(LONG_MARKER.len());
+                    if !part[at..].starts_with(LONG_MARKER.as_bytes()) {
+                        // Of what is freed the allocator overwrites the beginning. russh's own buffer keeps its packets
+                        // until longer ones follow: nobody but russh can wipe it.
+                        assert_eq!(scheme, "sftp", "{source}: a copy was not wiped");
+                        continue;
+                    }
                     let (head, tail) = (&part[..at], &part[at + LONG_MARKER.len()..]);
                     let around = part[at.saturating_sub(16)..].iter().take(64).copied().collect::<Vec<_>>();
                     let is_trace = before.iter().any(|before| head.ends_with(before)) || tail.starts_with(behind);
