@@ -2,6 +2,8 @@
 //! starts.
 
 use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
 use std::os::unix::fs::FileExt;
 use std::process::Child;
 use std::time::Duration;
@@ -276,6 +278,36 @@ fn no_buffer_keeps_a_password_that_was_sent() {
             assert!(copies > 0, "{scheme}: it was not looked at while the password was of use");
         }
     }
+}
+
+/// While a server thinks about a password, the command that brought it is wiped already.
+#[test]
+fn the_command_with_the_password_is_wiped_once_it_is_sent() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("ftp://me@127.0.0.1:{}/", listener.local_addr().unwrap().port());
+    let (tell, told) = std::sync::mpsc::channel();
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        write!(stream, "220 welcome\r\n").unwrap();
+        for line in BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok) {
+            match line.starts_with("USER") {
+                true => write!(stream, "331 go on\r\n").unwrap(),
+                false => drop(tell.send(line)),
+            }
+        }
+    });
+    let mut stage = Stage::new();
+    stage.env.push(("HAUL_PASSWORD", LONG_MARKER.into()));
+    let mut haul = stage.command(&["ls", "--tls", "off", &url]).spawn().unwrap();
+    assert_eq!(told.recv_timeout(Duration::from_secs(20)).unwrap(), format!("PASS {LONG_MARKER}"));
+    // What was received need not have returned to the sender yet.
+    let command = format!("PASS {LONG_MARKER}");
+    let is_kept = || memory_of(haul.id()).iter().any(|part| !places(part, command.as_bytes()).is_empty());
+    let is_wiped = (0..20).any(|_| !is_kept());
+    haul.kill().unwrap();
+    haul.wait().unwrap();
+    server.join().unwrap();
+    assert!(is_wiped);
 }
 
 /// Returns where some bytes hold others.

@@ -109,6 +109,7 @@ impl Dialogue {
         self.output.extend_from_slice(&queued);
         let sent = self.send(&[&line]).await;
         self.output.zeroize();
+        drop(line);
         sent?;
         self.reply().await
     }
