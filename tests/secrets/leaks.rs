@@ -2,6 +2,9 @@
 //! starts.
 
 use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::os::unix::fs::FileExt;
 use std::process::Child;
 use std::time::Duration;
 
@@ -207,4 +210,109 @@ fn what_is_written_down_is_for_the_user_alone() {
     for (mode, path) in files {
         assert_eq!(mode, 0o600, "{}", path.display());
     }
+}
+
+/// As long as what an allocator makes of it: what stands around a copy is never part of another.
+const LONG_MARKER: &str = "m4rK3r-n0b0dy-5ees-1n-me";
+const TAIL: &[u8] = b"-1n-me";
+
+/// Returns the memory that a process can write to.
+fn memory_of(pid: u32) -> Vec<Vec<u8>> {
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+    let memory = std::fs::File::open(format!("/proc/{pid}/mem")).unwrap();
+    let read = |line: &str| {
+        let (range, rest) = line.split_once(' ')?;
+        let (start, end) = range.split_once('-')?;
+        let (start, end) = (u64::from_str_radix(start, 16).ok()?, u64::from_str_radix(end, 16).ok()?);
+        let mut bytes = vec![0; usize::try_from(end - start).ok()?];
+        rest.starts_with("rw")
+            .then(|| memory.read_at(&mut bytes, start).map(|length| bytes.truncate(length)).ok())??;
+        Some(bytes)
+    };
+    maps.lines().filter_map(read).collect()
+}
+
+/// What sends a password, or read it from a file, has wiped its buffers when the transfer is under way.
+#[test]
+fn no_buffer_keeps_a_password_that_was_sent() {
+    let length = u32::try_from(LONG_MARKER.len()).unwrap().to_be_bytes();
+    let (before, behind): ([&[u8]; 3], &[u8]) = ([b"PASS ", &length, b"password "], b"\n");
+    for (protocol, scheme) in [(Protocol::Ftp(FtpTls::Off), "ftp"), (Protocol::Sftp, "sftp")] {
+        for source in ["file", "netrc"] {
+            let stage = Stage::new();
+            stage.file("served/file", vec![b'x'; 3_000_000], 0o644);
+            let server = stage.serve(protocol, "me", LONG_MARKER);
+            let url = format!("{scheme}://me@127.0.0.1:{}/file", server.port);
+            stage.file("given", format!("{LONG_MARKER}\n"), 0o600);
+            stage.file("netrc", format!("machine 127.0.0.1 login me password {LONG_MARKER}\n"), 0o600);
+            let (given, netrc, trust) = (stage.path("given"), stage.path("netrc"), stage.trust());
+            let how = if source == "file" { ["--password-file", &given] } else { ["--netrc", &netrc] };
+            let args = ["get", "-q", "--limit-rate", "500k", &url].into_iter().chain(how);
+            let args: Vec<&str> = args.chain(trust.iter().map(String::as_str)).collect();
+            let mut haul = stage.command(&args).spawn().unwrap();
+            let moving = || files_below(&stage.at("work")).iter().any(|(_, part)| part.len() > 100_000);
+            while !moving() {
+                assert!(haul.try_wait().unwrap().is_none(), "{scheme} {source}: it ended before it was looked at");
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            let memory = memory_of(haul.id());
+            haul.kill().unwrap();
+            haul.wait().unwrap();
+            let mut copies = 0;
+            for part in &memory {
+                for end in places(part, TAIL) {
+                    let at = (end + TAIL.len()).saturating_sub(LONG_MARKER.len());
+                    if !part[at..].starts_with(LONG_MARKER.as_bytes()) {
+                        // Of what is freed the allocator overwrites the beginning. russh's own buffer keeps its packets
+                        // until longer ones follow: nobody but russh can wipe it.
+                        assert_eq!(scheme, "sftp", "{source}: a copy was not wiped");
+                        continue;
+                    }
+                    let (head, tail) = (&part[..at], &part[at + LONG_MARKER.len()..]);
+                    let around = part[at.saturating_sub(16)..].iter().take(64).copied().collect::<Vec<_>>();
+                    let is_trace = before.iter().any(|before| head.ends_with(before)) || tail.starts_with(behind);
+                    assert!(!is_trace, "{scheme} {source}: {}", around.escape_ascii());
+                    copies += 1;
+                }
+            }
+            assert!(copies > 0, "{scheme}: it was not looked at while the password was of use");
+        }
+    }
+}
+
+/// While a server thinks about a password, the command that brought it is wiped already.
+#[test]
+fn the_command_with_the_password_is_wiped_once_it_is_sent() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("ftp://me@127.0.0.1:{}/", listener.local_addr().unwrap().port());
+    let (tell, told) = std::sync::mpsc::channel();
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        write!(stream, "220 welcome\r\n").unwrap();
+        for line in BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok) {
+            match line.starts_with("USER") {
+                true => write!(stream, "331 go on\r\n").unwrap(),
+                false => drop(tell.send(line)),
+            }
+        }
+    });
+    let mut stage = Stage::new();
+    stage.env.push(("HAUL_PASSWORD", LONG_MARKER.into()));
+    let mut haul = stage.command(&["ls", "--tls", "off", &url]).spawn().unwrap();
+    assert_eq!(told.recv_timeout(Duration::from_secs(20)).unwrap(), format!("PASS {LONG_MARKER}"));
+    // What was received need not have returned to the sender yet.
+    let command = format!("PASS {LONG_MARKER}");
+    let is_kept = || memory_of(haul.id()).iter().any(|part| !places(part, command.as_bytes()).is_empty());
+    let is_wiped = (0..20).any(|_| !is_kept());
+    haul.kill().unwrap();
+    haul.wait().unwrap();
+    server.join().unwrap();
+    assert!(is_wiped);
+}
+
+/// Returns where some bytes hold others.
+fn places(bytes: &[u8], part: &[u8]) -> Vec<usize> {
+    let first = part[0];
+    let starts = bytes.iter().enumerate().filter(|(_, byte)| **byte == first).map(|(at, _)| at);
+    starts.filter(|&at| bytes[at..].starts_with(part)).collect()
 }

@@ -133,6 +133,7 @@ impl Dialogue {
         self.output.extend_from_slice(&queued);
         let sent = self.send(&[&line]).await;
         self.output.zeroize();
+        drop(line);
         sent?;
         self.reply(what).await
     }
