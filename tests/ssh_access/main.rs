@@ -6,11 +6,15 @@
 #[allow(dead_code, reason = "shared with other tests")]
 mod sshd;
 
+#[path = "../support/mod.rs"]
+mod support;
+
 mod certificates;
 mod config;
 mod fido;
 mod formats;
 mod keys;
+mod partial;
 
 use std::path::Path;
 use std::process::{Command, Stdio};
