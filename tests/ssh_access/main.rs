@@ -1,6 +1,6 @@
 //! Keys, certificates and what the configuration of OpenSSH says about them, against a real OpenSSH server.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
 #[path = "../sshd/mod.rs"]
 #[allow(dead_code, reason = "shared with other tests")]
