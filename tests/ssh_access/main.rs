@@ -1,16 +1,20 @@
 //! Keys, certificates and what the configuration of OpenSSH says about them, against a real OpenSSH server.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
 
 #[path = "../sshd/mod.rs"]
 #[allow(dead_code, reason = "shared with other tests")]
 mod sshd;
+
+#[path = "../support/mod.rs"]
+mod support;
 
 mod certificates;
 mod config;
 mod fido;
 mod formats;
 mod keys;
+mod partial;
 
 use std::path::Path;
 use std::process::{Command, Stdio};

@@ -354,7 +354,9 @@ impl Login {
         if !answerable {
             self.question_rounds = self.password_prompts;
             self.tried.push("keyboard-interactive (nobody is there to answer)".into());
-            self.hint = self.hint.or(Some("run at a terminal to answer the server's questions"));
+            self.hint = self.hint.or(Some(
+                "name the right key with -i, give a password (HAUL_PASSWORD, --password-file), or answer at a terminal",
+            ));
         }
         answerable
     }

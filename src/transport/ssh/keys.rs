@@ -304,6 +304,24 @@ mod tests {
     }
 
     #[test]
+    fn public_halves_stand_behind_comments() {
+        const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIK2pr+Bfus1hvPof4Wb/plZCzSbqadHH0u+/f4ODtKnE";
+        for text in [KEY.to_owned(), format!("{KEY} me@here and there\r\n"), format!("# mine\n\n  {KEY}\n")] {
+            assert!(matches!(public_in(&text), Some(Public::Key(_))), "{text}");
+        }
+        for text in ["", "#", "ssh-ed25519", "ssh-ed25519 AAAA", "ssh-ed25519-cert-v01@openssh.com AAAA"] {
+            assert!(public_in(text).is_none(), "{text}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_public_half_is_read(kind in "(ssh|ecdsa|sk)-[a-z0-9@.-]{0,30}", body in "[A-Za-z0-9+/= ]{0,120}") {
+            let _ = public_in(&format!("{kind} {body}"));
+        }
+    }
+
+    #[test]
     fn nothing_is_there_twice_and_a_public_half_needs_the_agent() {
         let agent = [of_agent(1), of_agent(1)];
         let files = [locked(2), locked(2), file(1, Origin::Agent(public(1))), file(3, Origin::Agent(public(3)))];

@@ -86,3 +86,33 @@ fn key_of(passphrase: &str, salt: &[u8], length: usize) -> Zeroizing<Vec<u8>> {
     key.truncate(length);
     key
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn whatever_a_file_says_is_read_or_refused(
+            label in "(RSA |EC |OPENSSH |ENCRYPTED )?PRIVATE KEY",
+            cipher in "AES-(128|192|256)-CBC|DES-EDE3-CBC|[A-Z0-9-]{0,12}",
+            iv in "[0-9A-Fa-fé]{0,34}",
+            content in "[A-Za-z0-9+/=\n]{0,200}",
+            passphrase in ".{0,8}",
+        ) {
+            let text = format!(
+                "-----BEGIN {label}-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: {cipher},{iv}\n\n{content}\n-----END {label}-----\n"
+            );
+            prop_assert!(decode(&text, Some(&passphrase)).is_err());
+            prop_assert!(decode(&text, None).is_err());
+        }
+
+        #[test]
+        fn any_text_is_read(text in "(-----BEGIN )?[ -~\n]{0,200}") {
+            let _ = decode(&text, None);
+            let _ = decode(&text, Some("x"));
+        }
+    }
+}

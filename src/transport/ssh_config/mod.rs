@@ -276,8 +276,7 @@ fn methods(found: &Found, lacking: &mut Vec<(String, String)>) -> Result<Vec<Met
     };
     let mut left = Vec::new();
     for (method, keyword) in METHODS {
-        // The second is the older name of the same.
-        if is_on(keyword)? && (method != Method::KeyboardInteractive || is_on("ChallengeResponseAuthentication")?) {
+        if is_on(keyword)? {
             left.push(method);
         }
     }
@@ -299,17 +298,16 @@ fn methods(found: &Found, lacking: &mut Vec<(String, String)>) -> Result<Vec<Met
 
 impl Algorithms {
     fn of(found: &Found) -> Result<Self> {
-        let list = |keyword: &'static str, older: &str| -> Result<Option<AlgorithmList>> {
-            let given = found.first(&keyword.to_ascii_lowercase()).or_else(|| found.first(older));
-            let Some((text, origin)) = given else { return Ok(None) };
+        let list = |keyword: &'static str| -> Result<Option<AlgorithmList>> {
+            let Some((text, origin)) = found.first(&keyword.to_ascii_lowercase()) else { return Ok(None) };
             AlgorithmList::parse(keyword, text, origin).map(Some).ok_or_else(|| wrong(keyword, text, origin))
         };
         Ok(Self {
-            kex: list("KexAlgorithms", "")?,
-            host_keys: list("HostKeyAlgorithms", "")?,
-            ciphers: list("Ciphers", "")?,
-            macs: list("MACs", "")?,
-            public_keys: list("PubkeyAcceptedAlgorithms", "pubkeyacceptedkeytypes")?,
+            kex: list("KexAlgorithms")?,
+            host_keys: list("HostKeyAlgorithms")?,
+            ciphers: list("Ciphers")?,
+            macs: list("MACs")?,
+            public_keys: list("PubkeyAcceptedAlgorithms")?,
         })
     }
 }

@@ -17,7 +17,15 @@ const LONGEST: u64 = 1 << 20;
 const DEEPEST: usize = 16;
 /// Keywords of which every value counts, not the first alone.
 const LISTS: [&str; 2] = ["identityfile", "certificatefile"];
-
+/// Older names of keywords, which still count.
+const OLDER: [(&str, &str); 6] = [
+    ("challengeresponseauthentication", "kbdinteractiveauthentication"),
+    ("skeyauthentication", "kbdinteractiveauthentication"),
+    ("tisauthentication", "kbdinteractiveauthentication"),
+    ("dsaauthentication", "pubkeyauthentication"),
+    ("identityfile2", "identityfile"),
+    ("pubkeyacceptedkeytypes", "pubkeyacceptedalgorithms"),
+];
 /// Keywords that say how a host is reached.
 const WAYS: [&str; 2] = ["proxyjump", "proxycommand"];
 
@@ -66,7 +74,10 @@ impl Found {
         self.values.get(keyword).map_or(&[], Vec::as_slice)
     }
 
-    pub(super) fn take(&mut self, line: Line, file: &Path) {
+    pub(super) fn take(&mut self, mut line: Line, file: &Path) {
+        if let Some((_, now)) = OLDER.iter().find(|(older, _)| *older == line.keyword) {
+            (*now).clone_into(&mut line.keyword);
+        }
         // Of these, whichever comes first counts.
         if WAYS.contains(&line.keyword.as_str()) && WAYS.iter().any(|way| self.values.contains_key(*way)) {
             return;

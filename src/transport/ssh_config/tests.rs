@@ -209,6 +209,7 @@ fn openssh_reads_the_same() {
         "Host web\nCertificateFile /a/%%r\nServerAliveInterval 1m\nHost *\nCertificateFile /b\nServerAliveCountMax 0\n",
         "Host db\nNumberOfPasswordPrompts 1\nServerAliveInterval 0\nMatch all\nPreferredAuthentications password,publickey\n",
         "PreferredAuthentications keyboard-interactive,password\nPasswordAuthentication no\n",
+        "KbdInteractiveAuthentication yes\nChallengeResponseAuthentication no\nDSAAuthentication no\n",
         "PubkeyAuthentication no\nHost web\nChallengeResponseAuthentication no\nHost *\nKbdInteractiveAuthentication yes\n",
     ];
     let local_user = local_user();
