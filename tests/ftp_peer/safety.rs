@@ -408,6 +408,16 @@ async fn active_mode_moves_everything() {
 }
 
 #[tokio::test]
+async fn a_server_that_cannot_reach_us_is_quoted_with_advice() {
+    let peer = Peer::start(|_, line| line.starts_with("RETR").then_some(Act::Say("425 Failed to connect.\r\n"))).await;
+    let transport = peer.connect_with(active(ConnectOptions::default())).await.unwrap();
+    let refused = read(&*transport, ReadRange::ALL).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Busy);
+    assert!(refused.chain().contains("425 Failed to connect."), "{}", refused.chain());
+    assert!(refused.hint().is_some_and(|hint| hint.contains("--active")));
+}
+
+#[tokio::test]
 async fn a_server_that_refuses_active_mode_is_quoted() {
     let peer = Peer::start(|_, line| {
         (line.starts_with("EPRT") || line.starts_with("PORT")).then_some(Act::Say("550 Permission denied.\r\n"))

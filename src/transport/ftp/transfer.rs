@@ -130,7 +130,14 @@ impl Connection {
                     }
                     busy += 1;
                 }
-                Err(Miss::Busy { reply, .. }) => return Err(self.refused(reply)),
+                Err(Miss::Busy { reply, .. }) => {
+                    return Err(match self.refused(reply) {
+                        Refusal::Said(reply) if self.login().is_active() => {
+                            self.hinted(reply.error("open a data connection")).into()
+                        }
+                        refusal => refusal,
+                    });
+                }
                 Err(Miss::Final(Refusal::Said(reply))) if reply.code() == 532 => self.account_for(reply).await?,
                 Err(Miss::Final(refusal)) => return Err(refusal),
             }
@@ -284,7 +291,11 @@ impl Connection {
     }
 
     fn unreachable(&self, error: std::io::Error) -> Error {
-        let error = Error::io("open a data connection", error);
+        self.hinted(Error::io("open a data connection", error))
+    }
+
+    /// Tells what may be in the way of a data connection.
+    fn hinted(&self, error: Error) -> Error {
         match self.login().is_active() {
             true => error.with_hint(
                 "in active mode the server connects to this machine, which firewalls and NAT seldom allow; passive mode, \
