@@ -13,7 +13,8 @@ use haul::ErrorKind;
 use haul::endpoint::Endpoint;
 use haul::transport::ssh::use_askpass_program;
 use haul::transport::{
-    ConnectOptions, HostKeyPolicy, Proxies, ReadRange, RemotePath, SshConfig, SshEngine, Transport, WriteMode, connect,
+    ActivePorts, ConnectOptions, HostKeyPolicy, Proxies, ReadRange, RemotePath, SshConfig, SshEngine, Transport,
+    WriteMode, connect,
 };
 use rustix::process::{Pid, Signal, kill_process};
 use support::data::{assert_same, bytes};
@@ -439,4 +440,15 @@ fn silent_name_servers_keep_neither_from_the_timeout_nor_from_the_end() {
         kill_process(Pid::from_child(&child), Signal::INT).unwrap();
         assert_eq!(child.wait().unwrap().code(), Some(130), "{arguments:?}");
     }
+}
+
+#[tokio::test]
+async fn active_mode_behind_a_proxy_is_refused_before_anybody_is_called() {
+    let proxy = Proxy::start(Kind::Socks, None);
+    let mut options = ConnectOptions { proxies: Proxies::parse(&proxy.url()).unwrap(), ..ConnectOptions::default() };
+    options.ftp.active = Some(ActivePorts::ANY);
+    let refused = connect(&Endpoint::parse("ftp://server.invalid/").unwrap(), &options).await;
+    assert!(refused.as_ref().is_err_and(|e| e.hint().is_some_and(|hint| hint.contains("--active"))), "{refused:?}");
+    assert_kind(refused, ErrorKind::Usage, "active mode");
+    assert!(proxy.asked().is_empty());
 }

@@ -25,7 +25,7 @@ fn path(text: &str) -> RemotePath {
 }
 
 fn quick() -> ConnectOptions {
-    ConnectOptions { timeout: Duration::from_millis(200), ..ConnectOptions::default() }
+    ConnectOptions { timeout: Duration::from_millis(400), ..ConnectOptions::default() }
 }
 
 /// Options for no more than one connection.

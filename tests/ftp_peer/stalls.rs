@@ -54,7 +54,7 @@ async fn a_silence_is_named_after_what_was_waited_for() {
         ("MLSD", "MLSD: "),
     ] {
         let told = silent_at(at, None).await;
-        assert!(told.contains(phase) && told.contains("no answer for 0.2 seconds"), "{at}: {told}");
+        assert!(told.contains(phase) && told.contains("no answer for 0.4 seconds"), "{at}: {told}");
     }
     let told = silent_at("AUTH TLS", None).await;
     assert!(told.contains("AUTH: "), "{told}");

@@ -114,6 +114,14 @@ impl Dialler {
         self
     }
 
+    /// Returns whether a host is reached through a proxy: then nobody there can connect to this machine.
+    ///
+    /// # Errors
+    /// `Usage` when the environment names a proxy that can't be used.
+    pub(super) fn goes_through_proxy(&self, host: &str) -> Result<bool> {
+        self.proxies.for_host(host).map(|proxy| proxy.is_some())
+    }
+
     /// Connects to a port of a host.
     ///
     /// # Errors
@@ -151,11 +159,6 @@ impl Dialler {
 }
 
 impl Route {
-    /// Returns whether a proxy is on the way: then nobody out there can connect to this machine.
-    pub(super) fn is_through_proxy(&self) -> bool {
-        matches!(self.machine, Machine::Behind(_))
-    }
-
     /// Connects to a port of the machine, in the same way.
     ///
     /// # Errors

@@ -134,6 +134,10 @@ impl Login {
             return Err(Error::new(ErrorKind::Usage, "TLS is off, and a pin or TLS 1.3 is demanded")
                 .with_hint("leave away --tls off, or else --tls-pin and --tls-min"));
         }
+        if self.is_active() && self.dialler.goes_through_proxy(&self.host)? {
+            return Err(Error::new(ErrorKind::Usage, "in active mode no server can connect to us through a proxy")
+                .with_hint("leave away --active, or go without the proxy: --proxy none"));
+        }
         one_line(&self.user, "user name")?;
         for (known, what) in [(&self.password, "password"), (&self.account, "account")] {
             known.lock().await.as_ref().map_or(Ok(()), |secret| one_line(secret.expose(), what))?;
@@ -213,10 +217,6 @@ impl Login {
             self.trust().await?;
         }
         let Dialled { tcp, route, took } = self.dialler.dial(&self.host, self.port).await?;
-        if self.is_active() && route.is_through_proxy() {
-            let text = "active mode doesn't go through a proxy: the server could not connect to this machine";
-            return Err(Error::new(ErrorKind::Usage, text).with_hint("leave out --active, or use --proxy none"));
-        }
         self.round_trip.fetch_min(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
         let mut tls = None;
         let mut dialogue = if self.security == Security::Implicit {

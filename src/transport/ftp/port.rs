@@ -72,7 +72,9 @@ impl Way {
         match offer {
             // Not begun: the time that the server has begins when the transfer does.
             Some(offer) if reply.is_ok() => {
-                let arrival = async move { offer.accept(server.ip(), limit).await.map_err(not_arrived) };
+                let arrival = async move {
+                    offer.accept(server.ip(), limit).await.map_err(|e| Error::io("wait for the server", e))
+                };
                 Some(Self { dialling: Box::pin(arrival), ahead })
             }
             Some(_) => None,
@@ -98,13 +100,6 @@ impl Way {
         }
         self
     }
-}
-
-fn not_arrived(error: std::io::Error) -> Error {
-    Error::io("wait for the server", error).with_hint(
-        "in active mode the server connects to this machine, which firewalls and NAT seldom allow; passive mode, \
-         without --active, may work",
-    )
 }
 
 /// Reads the port out of a reply to EPSV (RFC 2428) or PASV (RFC 959). The address of a 227 is not believed. Nor is a

@@ -130,7 +130,14 @@ impl Connection {
                     }
                     busy += 1;
                 }
-                Err(Miss::Busy { reply, .. }) => return Err(self.refused(reply)),
+                Err(Miss::Busy { reply, .. }) => {
+                    return Err(match self.refused(reply) {
+                        Refusal::Said(reply) if self.login().is_active() => {
+                            self.hinted(reply.error("open a data connection")).into()
+                        }
+                        refusal => refusal,
+                    });
+                }
                 Err(Miss::Final(Refusal::Said(reply))) if reply.code() == 532 => self.account_for(reply).await?,
                 Err(Miss::Final(refusal)) => return Err(refusal),
             }
@@ -244,7 +251,7 @@ impl Connection {
             }
             Err(Closed::Unreachable(e)) => {
                 self.health = if ahead { Health::Stale } else { Health::Broken };
-                Err(e.context("open a data connection").into())
+                Err(self.hinted(e.context("open a data connection")).into())
             }
             Err(Closed::Silent(e)) => {
                 self.health = Health::Broken;
@@ -281,6 +288,17 @@ impl Connection {
         }
         self.over();
         Err(Refusal::Said(begun.elsewhere.unwrap_or(reply)))
+    }
+
+    /// Tells what may be in the way of a data connection.
+    fn hinted(&self, error: Error) -> Error {
+        match self.login().is_active() {
+            true => error.with_hint(
+                "in active mode the server connects to this machine, which firewalls and NAT seldom allow; passive mode, \
+                 without --active, may work",
+            ),
+            false => error,
+        }
     }
 
     async fn ask_way(&mut self) -> Result<Way, Miss> {
