@@ -143,6 +143,21 @@ impl Pump {
         None
     }
 
+    /// Returns whether the socket takes a small packet now.
+    fn has_room(&self) -> Result<bool> {
+        match poll(&mut [PollFd::new(&self.socket, PollFlags::OUT)], Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) {
+            Ok(ready) => Ok(ready > 0),
+            Err(rustix::io::Errno::INTR) => Ok(false),
+            Err(e) => Err(Error::io("wait for the connection", e.into())),
+        }
+    }
+
+    /// Sends a keepalive if it is time, and returns the seconds until the next. There must be room: libssh2 forgets one
+    /// that it could send only in part, and then sends nothing any more.
+    fn keep_alive(&self) -> Result<u32> {
+        self.channels.session().keepalive_send().map(|next| next.max(1)).map_err(|e| failure(&e))
+    }
+
     /// Sleeps until something can be done.
     ///
     /// # Errors
@@ -151,8 +166,8 @@ impl Pump {
         let idle = self.channels.is_idle();
         let mut nap = self.silence;
         if !idle && !self.channels.is_stuck() {
-            let next = self.channels.session().keepalive_send().map_err(|e| failure(&e))?;
-            nap = nap.min(Duration::from_secs(u64::from(next.max(1))));
+            let next = if self.has_room()? { self.keep_alive()? } else { 1 };
+            nap = nap.min(Duration::from_secs(u64::from(next)));
         }
         // Without channels nobody reads the socket: only its end is of interest then.
         let interest = match (idle, self.channels.is_stuck()) {
