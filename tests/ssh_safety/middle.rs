@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -19,8 +18,6 @@ pub(crate) enum Then {
     Stall(usize),
     /// After so many bytes there is only noise, without end.
     Spoil(usize),
-    /// What the client says goes on slowly, so that its socket is full.
-    Slow,
 }
 
 /// Listens at a port of its own; dropped, it ends with its connections.
@@ -73,20 +70,10 @@ async fn carry(client: TcpStream, to: SocketAddr, then: Then) {
     let Ok(server) = TcpStream::connect(to).await else { return };
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
-    let up = async {
-        let mut buffer = vec![0; 16 << 10];
-        while let Ok(length @ 1..) = from_client.read(&mut buffer).await {
-            if to_server.write_all(&buffer[..length]).await.is_err() {
-                return;
-            }
-            if let Then::Slow = then {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        }
-    };
+    let up = tokio::io::copy(&mut from_client, &mut to_server);
     let down = async {
         let mut left = match then {
-            Then::Pass | Then::Slow => usize::MAX,
+            Then::Pass => usize::MAX,
             Then::Stall(after) | Then::Spoil(after) => after,
         };
         let mut buffer = vec![0; 16 << 10];
@@ -102,7 +89,7 @@ async fn carry(client: TcpStream, to: SocketAddr, then: Then) {
             _ => std::future::pending().await,
         }
     };
-    tokio::select! { () = up => {}, () = down => {} }
+    tokio::select! { _ = up => {}, () = down => {} }
 }
 
 async fn noise(to: &mut (impl AsyncWriteExt + Unpin), seed: usize) {

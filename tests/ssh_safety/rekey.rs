@@ -68,7 +68,7 @@ fn there_and_back(engine: &str) {
         engine,
         &["get", "-r", "--segments", "3", "-j", "8", &format!("{there}/local"), back.to_str().unwrap()],
     );
-    eprintln!("{engine}: put {put:?}, get {:?}", begun.elapsed() - put);
+    eprintln!("{engine}: put after {put:?}, all after {:?}", begun.elapsed());
     for folder in ["remote", "back"] {
         let copy = sshd.path(folder).join("local");
         assert_same(&local.join("big"), &copy.join("big"));
@@ -110,7 +110,7 @@ fn more_than_a_gibibyte(engine: &str) {
     let get = begun.elapsed();
     assert_same(&local, &back);
     haul(&sshd, engine, &["put", "-c", "1", local.to_str().unwrap(), &there]);
-    eprintln!("{engine}: get {get:?}, put {:?}", begun.elapsed() - get);
+    eprintln!("{engine}: get after {get:?}, all after {:?}", begun.elapsed());
     assert_same(&local, &sshd.path("remote"));
     let log = std::fs::read_to_string(sshd.path("log")).unwrap();
     let exchanges = log.matches("SSH2_MSG_KEXINIT sent").count();

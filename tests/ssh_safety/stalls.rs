@@ -102,30 +102,3 @@ async fn in_a_command_and_at_the_end() {
         tokio::time::timeout(HANG, session.close()).await.expect("the goodbye hangs");
     }
 }
-
-/// libssh2 can't finish a keepalive that was sent in part, and sends nothing any more.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_full_socket_when_a_keepalive_is_due_is_no_end() {
-    let sshd = Sshd::start("");
-    let address = SocketAddr::from(([127, 0, 0, 1], sshd.endpoint().port.unwrap()));
-    let local = sshd.path("local");
-    std::fs::write(&local, vec![7; 12 << 20]).unwrap();
-    for engine in ["russh", "libssh2"] {
-        let middle = Middle::open(move |_| (address, Then::Slow)).await;
-        let remote = sshd.path(engine);
-        let mut haul = tokio::process::Command::new(env!("CARGO_BIN_EXE_haul"));
-        haul.args(["put", "--timeout", "6", "--retries", "0", "-c", "1", "--host-key", "accept-new"])
-            .args(["--ssh-engine", engine, "--progress", "none", "--known-hosts"])
-            .arg(sshd.path("known"))
-            .arg("-i")
-            .arg(sshd.path("login_ed25519"))
-            .arg(&local)
-            .arg(format!("sftp://{}@127.0.0.1:{}{}", at_port(1).user.unwrap(), middle.port, remote.display()))
-            .env("HOME", sshd.path(""))
-            .env("XDG_STATE_HOME", sshd.path("state"))
-            .env_remove("SSH_AUTH_SOCK");
-        let output = haul.output().await.unwrap();
-        assert!(output.status.success(), "{engine}: {}", String::from_utf8_lossy(&output.stderr));
-        assert_eq!(std::fs::metadata(&remote).unwrap().len(), 12 << 20, "{engine}");
-    }
-}

@@ -532,7 +532,7 @@ async fn the_error_of_a_silence_names_what_was_awaited() {
         ("CLOSE", "answer to CLOSE"),
         ("STAT", "answer to STAT"),
         ("READDIR", "answer to READDIR"),
-        ("RENAME", "answer to RENAME"),
+        ("REMOVE", "answer to REMOVE"),
     ] {
         let mut reads = 0;
         let session = Scripted::new(&[], move |id, request| {
@@ -558,7 +558,7 @@ async fn the_error_of_a_silence_names_what_was_awaited() {
                     let mut listing = sftp.list(&file).await?;
                     futures_util::StreamExt::next(&mut listing).await.unwrap().map(drop)
                 }
-                "RENAME" => sftp.rename(&file, &path("/g"), Replace::No, Durability::Cached).await,
+                "REMOVE" => sftp.remove_file(&file).await,
                 _ => read_all(sftp.open_read(&file, ReadRange::ALL).await?).await.map(drop),
             }
         };

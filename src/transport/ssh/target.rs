@@ -130,10 +130,10 @@ impl Target {
             true => Identities { files: options.identities.clone(), named, only: true },
             false => Identities { files: config.identities, named, only: config.identities_only },
         };
-        let names = if config.hash_known_hosts { Names::Hashed } else { Names::Readable };
+        let filing = if config.hash_known_hosts { Names::Hashed } else { Names::Readable };
         let known_hosts = match &options.known_hosts {
-            Some(file) => Files::only(file, names),
-            None => Files::of(config.known_hosts, config.system_known_hosts, names),
+            Some(file) => Files::only(file, filing),
+            None => Files::of(config.known_hosts, config.system_known_hosts, filing),
         };
         Ok(Self {
             name,
