@@ -147,7 +147,7 @@ async fn greetings_that_are_none() {
             ("NUL", b"SSH-2.0-\0\0\0\r\n\0\0\0\0".to_vec()),
             ("escapes", b"SSH-2.0-\x1b[2J\x07\xe2\x80\xae\r\n\x1b]0;x\x07\r\n".to_vec()),
             ("no text", vec![0xff; 300]),
-            ("a long line", [b"SSH-2.0-".as_slice(), &[b'x'; 100_000], b"\r\n"].concat()),
+            ("a long line", [b"SSH-2.0-".as_slice(), &vec![b'x'; 100_000], b"\r\n"].concat()),
             ("nothing but line ends", b"\r\n".repeat(1000)),
         ] {
             meet(engine, what, move |said| {
@@ -251,10 +251,10 @@ async fn key_exchanges_of_absurd_lists() {
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_without_end_that_lead_nowhere() {
     let panics = count_panics();
-    let ignore = packet(&[&[2][..], &string(&[b'x'; 30_000])].concat());
+    let ignore = packet(&[&[2][..], &string(&vec![b'x'; 30_000])].concat());
     let small = packet(&[&[2][..], &string(b"")].concat());
     let debug = packet(&[&[4, 1][..], &string(b"\x1b[2Jhello"), &string(b"")].concat());
-    let unknown = packet(&[&[192][..], &[0; 30_000]].concat());
+    let unknown = packet(&[&[192][..], &vec![0; 30_000]].concat());
     let disordered = packet(&[&[52][..], &[0; 1000]].concat());
     for engine in ENGINES {
         for (what, flood) in [

@@ -68,7 +68,7 @@ fn there_and_back(engine: &str) {
         engine,
         &["get", "-r", "--segments", "3", "-j", "8", &format!("{there}/local"), back.to_str().unwrap()],
     );
-    eprintln!("{engine}: put {put:?}, get {:?}", begun.elapsed() - put);
+    eprintln!("{engine}: put after {put:?}, all after {:?}", begun.elapsed());
     for folder in ["remote", "back"] {
         let copy = sshd.path(folder).join("local");
         assert_same(&local.join("big"), &copy.join("big"));
@@ -100,29 +100,31 @@ fn sparse(path: &Path) {
 }
 
 fn more_than_a_gibibyte(engine: &str) {
-    let sshd = Sshd::start("LogLevel DEBUG1\n");
-    let (local, back) = (sshd.path("local"), sshd.path("back"));
+    // russh changes keys after a gibibyte by itself; libssh2 only does so when the server wants to.
+    let limit = if engine == "libssh2" { "RekeyLimit 512M\n" } else { "" };
+    let sshd = Sshd::start(&format!("{limit}LogLevel DEBUG1\n"));
+    let (local, back, there) = (sshd.path("local"), sshd.path("back"), url(&sshd, "remote"));
     sparse(&local);
     let begun = Instant::now();
-    let there = url(&sshd, "remote");
-    haul(&sshd, engine, &["put", "--segments", "1", "-c", "1", local.to_str().unwrap(), &there]);
-    let put = begun.elapsed();
-    haul(&sshd, engine, &["get", "--segments", "1", "-c", "1", &there, back.to_str().unwrap()]);
-    eprintln!("{engine}: put {put:?}, get {:?}", begun.elapsed() - put);
-    assert_same(&local, &sshd.path("remote"));
+    haul(&sshd, engine, &["get", "-c", "1", &url(&sshd, "local"), back.to_str().unwrap()]);
+    let get = begun.elapsed();
     assert_same(&local, &back);
+    haul(&sshd, engine, &["put", "-c", "1", local.to_str().unwrap(), &there]);
+    eprintln!("{engine}: get after {get:?}, all after {:?}", begun.elapsed());
+    assert_same(&local, &sshd.path("remote"));
     let log = std::fs::read_to_string(sshd.path("log")).unwrap();
-    let connections = log.matches("Connection from").count();
     let exchanges = log.matches("SSH2_MSG_KEXINIT sent").count();
-    assert!(exchanges > connections, "{engine}: {exchanges} key exchanges of {connections} connections");
+    assert!(exchanges >= 4, "{engine}: {exchanges} key exchanges: two logins, and one more each way");
 }
 
 #[test]
+#[ignore = "moves 1.2 GiB each way: up to two minutes with a debug build; run it by hand"]
 fn with_russh_more_than_a_gibibyte_arrives() {
     more_than_a_gibibyte("russh");
 }
 
 #[test]
+#[ignore = "moves 1.2 GiB each way: up to two minutes with a debug build; run it by hand"]
 fn with_libssh2_more_than_a_gibibyte_arrives() {
     more_than_a_gibibyte("libssh2");
 }

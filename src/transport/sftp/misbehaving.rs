@@ -422,3 +422,162 @@ async fn a_server_without_posix_rename_gets_a_remove_first() {
     sftp.rename(&path("/a"), &path("/b"), Replace::Yes, Durability::Cached).await.unwrap();
     assert_eq!(*files.lock().unwrap(), [Bytes::from("/b")]);
 }
+
+/// A packet with this type and body, its length being right.
+fn raw(kind: u8, body: &[u8]) -> Bytes {
+    let length = u32::try_from(body.len() + 1).unwrap();
+    [&length.to_be_bytes()[..], &[kind], body].concat().into()
+}
+
+const MOST: [u8; 4] = u32::MAX.to_be_bytes();
+
+#[tokio::test]
+async fn absurd_lengths_and_counts_end_the_connection() {
+    let (status, handle, data, name, attrs) = (101, 102, 103, 104, 105);
+    let extended = 0x8000_0000u32.to_be_bytes();
+    let many = 0x00ff_ffffu32.to_be_bytes();
+    let bodies: Vec<(u8, Vec<u8>)> = vec![
+        (status, vec![]),
+        (status, vec![0, 0]),
+        (status, [&[0, 0, 0, 0][..], &MOST].concat()),
+        (handle, MOST.into()),
+        (handle, [&[0, 0, 1, 1][..], &[7; 257]].concat()),
+        (data, MOST.into()),
+        (data, vec![0, 0, 0, 9, 1]),
+        (name, MOST.into()),
+        (name, many.into()),
+        (name, [&[0, 0, 0, 1][..], &MOST].concat()),
+        (name, [&[0, 0, 0, 1, 0, 0, 0, 1, b'x'][..], &[0, 0, 0, 0], &extended, &MOST].concat()),
+        (attrs, [&extended[..], &MOST].concat()),
+        (attrs, [&extended[..], &[0, 0, 0, 1], &MOST].concat()),
+        (attrs, vec![0, 0, 0, 15, 1]),
+        (attrs, vec![]),
+        (1, vec![]),
+        (2, vec![0, 0, 0, 3]),
+        (255, vec![0; 64]),
+        (0, vec![]),
+    ];
+    for (kind, body) in bodies {
+        let shown = format!("type {kind}, {body:?}");
+        let sftp = scripted(&[], move |id, request| match request {
+            Request::Stat(_) => {
+                vec![if body.is_empty() { raw(kind, &[]) } else { raw(kind, &[&id.to_be_bytes()[..], &body].concat()) }]
+            }
+            other => answer(id, good(b"", &other)),
+        });
+        let error = sftp.await.stat(&path("/f"), Follow::Links).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Protocol, "{shown}: {}", error.chain());
+    }
+}
+
+#[tokio::test]
+async fn as_many_names_as_were_asked_for() {
+    let name = |text: &'static str| Name { name: text.into(), long: Bytes::new(), attrs: Attrs::default() };
+    for names in [vec![], vec![name("a"), name("b")]] {
+        let sftp = scripted(&[], move |id, request| match request {
+            Request::Readlink(_) => answer(id, Response::Names(names.clone())),
+            other => answer(id, good(b"", &other)),
+        });
+        let error = sftp.await.read_link(&path("/l")).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Protocol, "{}", error.chain());
+    }
+}
+
+#[tokio::test]
+async fn a_greeting_that_is_none_is_refused() {
+    #[derive(Debug)]
+    struct Greeting(Bytes);
+    struct Sink;
+    #[async_trait]
+    impl Session for Greeting {
+        async fn subsystem(&self, _: &str, inbound: Arc<dyn Inbound>) -> Result<Box<dyn Outbound>> {
+            inbound.data(&self.0);
+            Ok(Box::new(Sink))
+        }
+        async fn exec(&self, _: &[u8]) -> Result<Vec<u8>> {
+            Ok(Vec::new())
+        }
+        async fn close(&self) {}
+    }
+    #[async_trait]
+    impl Outbound for Sink {
+        async fn send(&self, _: Bytes) -> Result<()> {
+            Ok(())
+        }
+    }
+    for (greeting, expected) in [
+        (raw(2, &[0, 0, 0]), ErrorKind::Protocol),
+        (raw(2, &[0, 0, 0, 2]), ErrorKind::Unsupported),
+        (raw(2, &[&[0, 0, 0, 3][..], &MOST].concat()), ErrorKind::Protocol),
+        (raw(2, &[0, 0, 0, 3, 0, 0, 0, 1, b'x']), ErrorKind::Protocol),
+        (raw(101, &[0; 12]), ErrorKind::Protocol),
+        (Bytes::from_static(&[0, 0, 0, 0]), ErrorKind::Protocol),
+        (Bytes::from_static(&[0xff, 0xff, 0xff, 0xff, 2]), ErrorKind::Protocol),
+    ] {
+        let shown = format!("{greeting:?}");
+        let error = Client::start(Arc::new(Greeting(greeting)), TIMEOUT).await.unwrap_err();
+        assert_eq!(error.kind(), expected, "{shown}: {}", error.chain());
+    }
+}
+
+/// Each phase of a transfer stalls into an error that names it.
+#[tokio::test]
+async fn the_error_of_a_silence_names_what_was_awaited() {
+    let timeout = Duration::from_millis(200);
+    for (silent_at, expected) in [
+        ("OPEN", "answer to OPEN"),
+        ("first READ", "answer to READ"),
+        ("READ", "answer to READ"),
+        ("WRITE", "answer to WRITE"),
+        ("CLOSE", "answer to CLOSE"),
+        ("STAT", "answer to STAT"),
+        ("READDIR", "answer to READDIR"),
+        ("REMOVE", "answer to REMOVE"),
+    ] {
+        let mut reads = 0;
+        let session = Scripted::new(&[], move |id, request| {
+            reads += usize::from(matches!(request, Request::Read(..)));
+            let is_silent = match silent_at {
+                "first READ" => matches!(request, Request::Read(..)),
+                "READ" => matches!(request, Request::Read(..)) && reads > 3,
+                name => request.name() == name,
+            };
+            if is_silent { Vec::new() } else { answer(id, good(&pattern(1 << 20), &request)) }
+        });
+        let dial = super::testing::dial(move || Arc::clone(&session) as Arc<dyn Session>);
+        let sftp = Sftp::start(dial, timeout, 1, 1).await.unwrap();
+        let work = async {
+            let file = path("/f");
+            match silent_at {
+                "WRITE" | "CLOSE" => {
+                    let stream = sftp.open_write(&file, WriteMode::At(0)).await?;
+                    write_all(stream, &[b"x"], Finish::CACHED).await.map(drop)
+                }
+                "STAT" => sftp.stat(&file, Follow::Links).await.map(drop),
+                "READDIR" => {
+                    let mut listing = sftp.list(&file).await?;
+                    futures_util::StreamExt::next(&mut listing).await.unwrap().map(drop)
+                }
+                "REMOVE" => sftp.remove_file(&file).await,
+                _ => read_all(sftp.open_read(&file, ReadRange::ALL).await?).await.map(drop),
+            }
+        };
+        let error = tokio::time::timeout(TIMEOUT, work).await.expect("it hangs").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Timeout, "{silent_at}: {}", error.chain());
+        assert!(error.chain().contains(expected), "{silent_at}: {}", error.chain());
+        assert!(error.chain().contains("for 0.2 s"), "{silent_at}: {}", error.chain());
+    }
+}
+
+#[tokio::test]
+async fn what_the_server_says_of_a_failure_is_cut_and_harmless() {
+    let said = format!("no \x1b[2J\u{202e}{}", "way ".repeat(50_000));
+    let sftp = scripted(&[], move |id, request| match request {
+        Request::Remove(_) => answer(id, Response::status(StatusCode::PERMISSION_DENIED, said.clone())),
+        other => answer(id, good(b"", &other)),
+    });
+    let error = sftp.await.remove_file(&path("/f")).await.unwrap_err();
+    let shown = error.chain();
+    assert!(shown.contains("no \\u{1b}[2J") && shown.len() < 2000, "{} bytes", shown.len());
+    assert!(!shown.contains(|c: char| c.is_control() || c == '\u{202e}'), "{shown:?}");
+}

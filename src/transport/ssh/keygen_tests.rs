@@ -273,7 +273,9 @@ fn many_at_once_tear_no_line_and_file_a_key_once() {
             })
         })
         .collect();
-    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    for thread in threads {
+        thread.join().unwrap();
+    }
     let text = std::fs::read_to_string(&file).unwrap();
     let mut lines: Vec<_> = text.lines().collect();
     lines.sort_unstable();

@@ -220,9 +220,9 @@ impl KnownHosts {
                 "no file of known hosts is named, or there is no home directory",
             ));
         };
-        let failed = |e: io::Error| Error::io("write the host key", e).at(path.display());
-        let file = open_locked(path).map_err(failed)?;
-        match Self::read_again(self, path)?.verdict(blob) {
+        let at_file = |e: io::Error| Error::io("write the host key", e).at(path.display());
+        let file = open_locked(path).map_err(at_file)?;
+        match self.read_again(path)?.verdict(blob) {
             Verdict::Match => return Ok(()),
             Verdict::Unknown => {}
             Verdict::Changed(other) | Verdict::OtherType(other) => {
@@ -234,7 +234,7 @@ impl KnownHosts {
             Names::Readable => self.name.clone(),
             Names::Hashed => hash_name(&self.name)?,
         };
-        append_line(file, &new_line(&hosts, blob)?).map_err(failed)
+        append_line(file, &new_line(&hosts, blob)?).map_err(at_file)
     }
 
     /// Reads what another process may have filed since.

@@ -3,7 +3,7 @@
 //! It sleeps in poll(2) until the socket or the asynchronous side has something.
 
 use std::io::{self, Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::mpsc as commands;
@@ -142,6 +142,12 @@ impl Pump {
         None
     }
 
+    /// Sends a keepalive if it is time, and returns the seconds until the next. There must be room: libssh2 forgets one
+    /// that it could send only in part, and then sends nothing any more.
+    fn keep_alive(&self) -> Result<u32> {
+        self.channels.session().keepalive_send().map(|next| next.max(1)).map_err(|e| failure(&e))
+    }
+
     /// Sleeps until something can be done.
     ///
     /// # Errors
@@ -150,8 +156,8 @@ impl Pump {
         let idle = self.channels.is_idle();
         let mut nap = self.silence;
         if !idle && !self.channels.is_stuck() {
-            let next = self.channels.session().keepalive_send().map_err(|e| failure(&e))?;
-            nap = nap.min(Duration::from_secs(u64::from(next.max(1))));
+            let next = if has_room(&self.socket)? { self.keep_alive()? } else { 1 };
+            nap = nap.min(Duration::from_secs(u64::from(next)));
         }
         // Without channels nobody reads the socket: only its end is of interest then.
         let interest = match (idle, self.channels.is_stuck()) {
@@ -184,5 +190,31 @@ impl Pump {
             return Err(Error::new(ErrorKind::Timeout, "the server doesn't answer any more"));
         }
         Ok(())
+    }
+}
+
+/// Returns whether a socket takes a small packet now.
+fn has_room(socket: &impl AsFd) -> Result<bool> {
+    match poll(&mut [PollFd::new(socket, PollFlags::OUT)], Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) {
+        Ok(ready) => Ok(ready > 0),
+        Err(rustix::io::Errno::INTR) => Ok(false),
+        Err(e) => Err(Error::io("wait for the connection", e.into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_socket_has_no_room_for_a_keepalive() {
+        let (mut one, mut other) = UnixStream::pair().unwrap();
+        one.set_nonblocking(true).unwrap();
+        other.set_nonblocking(true).unwrap();
+        assert!(has_room(&one).unwrap());
+        while one.write(&[0; 100]).is_ok() {}
+        assert!(!has_room(&one).unwrap());
+        while matches!(other.read(&mut [0; 4096]), Ok(1..)) {}
+        assert!(has_room(&one).unwrap());
     }
 }

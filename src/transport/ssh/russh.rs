@@ -107,7 +107,8 @@ async fn meet(
     if let Some(avoid) = avoid {
         config.preferred.cipher.to_mut().retain(|name| *name != avoid);
     }
-    let connecting = client::connect_stream(Arc::new(config), stream, client);
+    // Boxed: it is large, and so would be all that wait for it.
+    let connecting = Box::pin(client::connect_stream(Arc::new(config), stream, client));
     let handshake = async { connecting.await.map_err(|Failure(error)| error.context("SSH handshake")) };
     let handle = match stage.pass(options.timeout, Box::pin(handshake)).await {
         Ok(handle) => handle,

@@ -181,10 +181,10 @@ impl Target {
             true => Identities { files: options.identities.clone(), named, only: true, certificates },
             false => Identities { files: config.identities, named, only: config.identities_only, certificates },
         };
-        let style = if config.hash_known_hosts { Names::Hashed } else { Names::Readable };
+        let filing = if config.hash_known_hosts { Names::Hashed } else { Names::Readable };
         let known_hosts = match &options.known_hosts {
-            Some(file) => Files::only(file, style),
-            None => Files::of(config.known_hosts, config.system_known_hosts, style),
+            Some(file) => Files::only(file, filing),
+            None => Files::of(config.known_hosts, config.system_known_hosts, filing),
         };
         let bind_address = match (options.bind, config.bind_address) {
             (None, Some(text)) => Some(text.parse().map_err(|_| {
