@@ -82,7 +82,8 @@ impl State {
     /// Sends away who has waited longest: of this address, or of the one that most are waiting from.
     fn send_away(&mut self, address: Option<IpAddr>) -> bool {
         let waiting = |address| self.door.iter().filter(|waiting| waiting.address == address).count();
-        let busiest = || self.door.iter().map(|waiting| waiting.address).max_by_key(|&address| waiting(address));
+        // Of equals the last one counts: the one who has waited longest.
+        let busiest = || self.door.iter().rev().map(|waiting| waiting.address).max_by_key(|&address| waiting(address));
         let Some(address) = address.or_else(busiest) else { return false };
         let Some(index) = self.door.iter().position(|waiting| waiting.address == address) else { return false };
         let Some(waiting) = self.door.remove(index) else { return false };
@@ -172,7 +173,8 @@ mod tests {
         drop(others);
         drop(places.take(address(4)).unwrap());
         drop(inside);
-        assert_eq!((places.state().taken, places.state().by_address.len()), (0, 0));
+        let state = places.state();
+        assert_eq!((state.taken, state.by_address.len()), (0, 0));
     }
 
     #[test]

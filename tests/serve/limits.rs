@@ -149,7 +149,7 @@ fn assert_none_grew(scene: &Scene) {
     for entry in std::fs::read_dir(scene.served.path()).unwrap() {
         let entry = entry.unwrap();
         let most = if entry.file_name() == "large" { 5000 } else { MOST };
-        assert!(entry.metadata().unwrap().len() <= most, "{:?}", entry.file_name());
+        assert!(entry.metadata().unwrap().len() <= most, "{}", entry.file_name().display());
     }
 }
 

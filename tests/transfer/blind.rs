@@ -19,7 +19,7 @@ use tokio::sync::Mutex;
 pub(crate) struct Blind(Local, Mutex<()>);
 
 impl Blind {
-    pub(crate) fn new() -> Arc<dyn Transport> {
+    pub(crate) fn disk() -> Arc<dyn Transport> {
         Arc::new(Self::default())
     }
 }

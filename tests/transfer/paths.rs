@@ -272,7 +272,7 @@ async fn a_disk_that_is_blind_to_case_loses_no_file() {
         // What an earlier run brought is as safe as what this one brings.
         for existing in [Existing::ReplaceDifferent, Existing::Replace, Existing::ReplaceOlder, Existing::Keep] {
             tree.case.options.existing = existing;
-            let failed = failures(&tree.copy_to(Blind::new(), &["t"]).await);
+            let failed = failures(&tree.copy_to(Blind::disk(), &["t"]).await);
             assert!(failed.len() >= 3, "{failed:#?}");
             assert_eq!(tree.names("out/t").len(), 4, "{:?}", tree.names("out/t"));
             for name in tree.names("out/t") {
@@ -296,7 +296,7 @@ async fn sources_of_one_name_are_not_written_over_each_other() {
     tree.write("in/a/File", "a");
     tree.write("in/b/file", "b");
     tree.write("in/c/File", "c");
-    let failed = failures(&tree.copy_to(Blind::new(), &["a/File", "b/file"]).await);
+    let failed = failures(&tree.copy_to(Blind::disk(), &["a/File", "b/file"]).await);
     assert_eq!((failed.len(), failed[0].0), (1, ErrorKind::InvalidPath));
     let kept = tree.names("out");
     assert_eq!(tree.read(&format!("out/{}", kept[0])), if kept[0] == "File" { "a" } else { "b" });

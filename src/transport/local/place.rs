@@ -161,7 +161,7 @@ fn is_link(dir: &OwnedFd, name: &OsStr) -> bool {
 
 /// Makes the error of a call that failed.
 pub(super) fn failure(what: &'static str, error: io::Error) -> Error {
-    let link = error.get_ref().is_some_and(|cause| cause.is::<LinkInTheWay>());
+    let link = error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<LinkInTheWay>);
     let error = Error::io(what, error);
     if link { error.with_hint(LINK_HINT) } else { error }
 }

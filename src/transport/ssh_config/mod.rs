@@ -371,8 +371,8 @@ impl Tokens {
     }
 }
 
-/// Reads any bytes as a file of settings, for the fuzz targets; what it includes is left out.
-#[cfg(fuzzing)]
+/// Reads any bytes as a file of settings; what it includes is left out.
+#[cfg(any(test, fuzzing))]
 pub(crate) fn read_any(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let Ok(lines) = lines::lines(&text) else { return };

@@ -323,3 +323,15 @@ fn openssh_knows_the_same_tokens() {
     let found = read(typed, &SshConfig::File(file)).unwrap();
     assert_eq!(found.identities, [PathBuf::from(expected)]);
 }
+
+proptest::proptest! {
+    #[test]
+    fn any_text_is_read_or_refused(
+        text: Vec<u8>,
+        lines in proptest::collection::vec(("(Host|Match|Port|HostName|User|IdentityFile|ProxyJump|ProxyCommand|ConnectTimeout|x)", "[ -~]{0,20}"), 0..8),
+    ) {
+        read_any(&text);
+        let lines: Vec<_> = lines.into_iter().map(|(keyword, rest)| format!("{keyword} {rest}\n")).collect();
+        read_any(lines.concat().as_bytes());
+    }
+}
