@@ -134,8 +134,7 @@ impl<'a> Connections<'a> {
                  --password-file, HAUL_PASSWORD or the prompt keep it to yourself",
             );
         }
-        let is_ftp = matches!(endpoint.scheme, Scheme::Ftp | Scheme::Ftpes | Scheme::Ftps);
-        if is_ftp && endpoint.user.is_none() && endpoint.password.is_none() {
+        if is_ftp(&endpoint) && endpoint.user.is_none() && endpoint.password.is_none() {
             let args = self.settings.connect(&endpoint.host, profile)?;
             endpoint.user = self.kept.user(&args.netrc(), &endpoint.host)?;
             if endpoint.user.is_some() {
@@ -194,13 +193,17 @@ impl<'a> Connections<'a> {
             false => 1,
         };
         let passwords = self.kept.with(args.netrc())? as Arc<dyn Passwords>;
+        let mut options = args.options()?;
+        if let (true, None, Some(user)) = (is_ftp(endpoint), &options.ftp.account, &endpoint.user) {
+            options.ftp.account = self.kept.ftp_account(&args.netrc(), &endpoint.host, user)?;
+        }
         Ok(ConnectOptions {
             password,
             passwords,
             prompt: self.context.prompt(),
             sparse: self.sparse,
             connections,
-            ..args.options()?
+            ..options
         })
     }
 
@@ -216,6 +219,10 @@ impl<'a> Connections<'a> {
             }
         }
     }
+}
+
+fn is_ftp(endpoint: &Endpoint) -> bool {
+    matches!(endpoint.scheme, Scheme::Ftp | Scheme::Ftpes | Scheme::Ftps)
 }
 
 /// Returns how a path at an endpoint is called in messages: a plain path here, a URL elsewhere.

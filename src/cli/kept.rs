@@ -50,6 +50,11 @@ impl Kept {
         Ok(self.netrc(netrc)?.find(host, None).and_then(|entry| entry.login.clone()))
     }
 
+    /// Returns what the netrc gives to an FTP server that asks for an account (ACCT) of this user.
+    pub(crate) fn ftp_account(&self, netrc: &Which, host: &str, user: &str) -> Result<Option<Secret>, Error> {
+        Ok(self.netrc(netrc)?.find(host, Some(user)).and_then(|entry| entry.account.clone()))
+    }
+
     fn netrc(&self, which: &Which) -> Result<Arc<Netrc>, Error> {
         let mut netrcs = self.netrcs();
         if let Some((_, read)) = netrcs.iter().find(|(known, _)| known == which) {

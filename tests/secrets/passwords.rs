@@ -1,5 +1,7 @@
 //! Where a password comes from: the order, and that it goes to nobody else.
 
+use std::io::{BufRead, Write};
+
 use haul::serve::{FtpTls, Protocol};
 
 use crate::stage::{Ran, Stage};
@@ -83,6 +85,31 @@ fn the_netrc_names_who_logs_in_by_ftp() {
     stage.haul(&["ls", "--netrc", &other, &url]).ends(0);
     stage.env.push(("NETRC", other.into()));
     stage.haul(&["ls", &url]).ends(0);
+}
+
+#[test]
+fn the_netrc_gives_the_account_that_an_ftp_server_asks_for() {
+    let stage = Stage::new();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let peer = std::thread::spawn(move || {
+        let (mut tcp, _) = listener.accept().unwrap();
+        let mut lines = std::io::BufReader::new(tcp.try_clone().unwrap()).lines();
+        tcp.write_all(b"220 hello\r\n").unwrap();
+        loop {
+            let line = lines.next().unwrap().unwrap();
+            let answer: &[u8] = match line.split(' ').next().unwrap() {
+                "USER" => b"331 go on\r\n",
+                "PASS" => b"332 go on\r\n",
+                "ACCT" => return line,
+                _ => b"502 no\r\n",
+            };
+            tcp.write_all(answer).unwrap();
+        }
+    });
+    stage.file("home/.netrc", "machine 127.0.0.1 login me password right account sales\n", 0o600);
+    stage.haul(&["ls", "--tls", "off", "--retries", "0", &format!("ftp://me@127.0.0.1:{port}/")]).ends(3);
+    assert_eq!(peer.join().unwrap(), "ACCT sales");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::error::{ContextKind, ContextValue, ErrorKind as ClapKind};
 use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Args, Command, FromArgMatches};
 use haul::config::{Takes, Value, Vocabulary};
+use haul::transport::Proxies;
 
 use crate::cli::options::{ConnectArgs, TransferArgs};
 
@@ -138,6 +139,9 @@ impl Vocabulary for Known {
     fn check(&self, name: &str, word: &str) -> Result<(), String> {
         if word.is_empty() {
             return Err("it is empty".into());
+        }
+        if name == "proxy" && Proxies::parse(word).is_ok_and(|proxies| proxies.names_password()) {
+            return Err("passwords don't belong here; the variable ALL_PROXY takes one".into());
         }
         let typed = self.command.clone().try_get_matches_from([format!("--{name}={word}")]);
         match typed.as_ref().map_err(|error| (error.kind(), error)) {
