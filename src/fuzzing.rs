@@ -2,6 +2,8 @@
 //!
 //! Compiled with `--cfg fuzzing` only, so that no other program sees what is private otherwise.
 
+use crate::config::netrc::Netrc;
+use crate::config::{Config, Takes, Vocabulary};
 use crate::endpoint::Endpoint;
 use crate::transport::sftp::wire::{
     CheckedFile, Frames, Hello, Limits, MAX_PACKET, Packet, Request, Response, StatVfs,
@@ -68,6 +70,52 @@ pub fn ssh_config(data: &[u8]) {
 /// Reads any bytes as a file of known hosts.
 pub fn known_hosts(data: &[u8]) {
     crate::transport::ssh::fuzzing::known_hosts(data);
+}
+
+/// Reads any text as a `.netrc`, and looks up who is in it.
+pub fn netrc(data: &[u8]) {
+    let Ok(netrc) = Netrc::read(&String::from_utf8_lossy(data)) else { return };
+    let _ = (netrc.find("host", None), netrc.find("host", Some("me")), netrc.holds_secrets());
+}
+
+/// Reads any text as the file of settings: what is wrong is told with a place that is in it.
+pub fn config(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    match Config::read(&text, &Few) {
+        Ok(config) => {
+            for profile in config.profiles() {
+                assert_eq!(config.profile(&profile.name).map(|found| &found.name), Some(&profile.name));
+            }
+            let _ = config.sections("host", Some("work"));
+        }
+        Err(problems) => {
+            assert!(!problems.is_empty());
+            let lines = text.split('\n').count();
+            assert!(problems.iter().all(|problem| (1..=lines).contains(&problem.place.line)), "{problems:?}");
+        }
+    }
+}
+
+/// A setting of each kind.
+struct Few;
+
+impl Vocabulary for Few {
+    fn names(&self) -> Vec<&str> {
+        vec!["quiet", "jobs", "identity"]
+    }
+
+    fn takes(&self, name: &str) -> Option<Takes> {
+        match name {
+            "quiet" => Some(Takes::Switch),
+            "jobs" => Some(Takes::Word),
+            "identity" => Some(Takes::Words),
+            _ => None,
+        }
+    }
+
+    fn check(&self, _: &str, word: &str) -> Result<(), String> {
+        if word.is_empty() { Err("an empty word".into()) } else { Ok(()) }
+    }
 }
 
 /// Reads any bytes as a journal.
