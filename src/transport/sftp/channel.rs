@@ -140,7 +140,14 @@ impl Inbound for Channel {
     }
 
     fn closed(&self, reason: Error) {
-        self.end(reason);
+        let awaited = {
+            let state = self.state();
+            (reason.kind() == ErrorKind::Timeout && !state.mux.is_idle()).then(|| state.mux.awaited())
+        };
+        self.end(match awaited {
+            Some(awaited) => reason.context(awaited),
+            None => reason,
+        });
     }
 }
 

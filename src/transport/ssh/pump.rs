@@ -187,7 +187,9 @@ impl Pump {
         }
         let last = if self.channels.is_stuck() { self.sent } else { self.heard };
         if !idle && last.elapsed() >= self.silence {
-            return Err(Error::new(ErrorKind::Timeout, "the server doesn't answer any more"));
+            let silence = self.silence.as_secs_f32();
+            let text = format!("no sign of life from the server for {silence} s");
+            return Err(Error::new(ErrorKind::Timeout, text));
         }
         Ok(())
     }

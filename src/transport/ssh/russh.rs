@@ -29,9 +29,6 @@ use super::{
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::{ConnectOptions, HostKeyPolicy, Prompt, escape};
 
-/// How many bytes of a server's goodbye are shown.
-const GOODBYE_SHOWN: usize = 1024;
-
 /// Connects and logs in.
 pub(super) async fn connect(target: &Target, options: &ConnectOptions, cache: &LoginCache) -> Result<Arc<dyn Session>> {
     Ok(Arc::new(Box::pin(log_in_at(target, options, cache)).await?))
@@ -236,7 +233,7 @@ impl client::Handler for Client {
                     Disconnect::TooManyConnections => ErrorKind::TooManyConnections,
                     _ => ErrorKind::ConnectionLost,
                 };
-                let words = escape(&info.message.as_bytes()[..info.message.len().min(GOODBYE_SHOWN)]);
+                let words = escape(&info.message.as_bytes()[..info.message.len().min(EXEC_STDERR)]);
                 self.shared.end(kind, format!("the server closed the connection: {words}"));
                 Ok(())
             }
@@ -284,7 +281,7 @@ impl RusshSession {
     async fn open_channel(&self) -> Result<russh::Channel<Msg>> {
         let opened = within(self.limit, "open a channel", self.handle.channel_open_session()).await?;
         opened.map_err(|e| match e {
-            russh::Error::SendError | russh::Error::Disconnect => self.shared.reason(),
+            russh::Error::SendError | russh::Error::Disconnect => self.shared.reason().context("open a channel"),
             other => failure(other),
         })
     }

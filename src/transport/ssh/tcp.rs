@@ -134,8 +134,9 @@ impl Watch {
     }
 }
 
-fn stalled<T>() -> Poll<io::Result<T>> {
-    Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the server doesn't answer any more")))
+fn stalled<T>(limit: Duration) -> Poll<io::Result<T>> {
+    let text = format!("no sign of life from the server for {} s", limit.as_secs_f32());
+    Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, text)))
 }
 
 impl AsyncRead for Watched {
@@ -153,7 +154,7 @@ impl AsyncRead for Watched {
                 Poll::Ready(Err(e)) => return Poll::Ready(Err(e)),
                 Poll::Pending => {
                     ready!(this.read.poll_stalled(cx, this.limit, &this.stage, true));
-                    return stalled();
+                    return stalled(this.limit);
                 }
             }
             match this.read_now(buffer) {
@@ -179,7 +180,7 @@ impl AsyncWrite for Watched {
             }
             Poll::Pending => {
                 ready!(this.write.poll_stalled(cx, this.limit, &this.stage, false));
-                stalled()
+                stalled(this.limit)
             }
         }
     }
