@@ -149,7 +149,8 @@ fn a_proxy_with_a_password_has_no_place_in_the_file() {
         [("socks5h://me:hunter2@proxy", false), ("socks5h://me@proxy", true), ("http://proxy:8080", true)]
     {
         let file = file(&format!("[defaults]\nproxy = \"{url}\"\n"));
-        let read = Settings::load(&Known::new(), &[], Some(file.path()));
+        let known = Known::new();
+        let read = Settings::load(&known, &[], Some(file.path()));
         assert_eq!(read.is_ok(), fits, "{url}");
         assert!(read.err().is_none_or(|e| !e.chain().contains("hunter2")), "{url}");
     }
