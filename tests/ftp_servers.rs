@@ -128,9 +128,11 @@ async fn over_ipv6(name: &str) {
     if !has_ipv6() {
         return;
     }
-    let lab = Apart::new();
-    let Some(server) = lab.server(name, &[("HAUL_LAB_ADDRESS", "::1")], &[]) else { return };
-    for options in [server.options(), active_at(&server)] {
+    for is_active in [false, true] {
+        // One for each: see `active_at`.
+        let lab = Apart::new();
+        let Some(server) = lab.server(name, &[("HAUL_LAB_ADDRESS", "::1")], &[]) else { return };
+        let options = if is_active { active_at(&server) } else { server.options() };
         let transport = connect(&server.endpoint(), &options).await.unwrap();
         move_everything(&transport, "six").await;
     }

@@ -462,11 +462,9 @@ async fn endless_replies_end() {
             list(&*transport).await
         };
         let outcome = tokio::time::timeout(Duration::from_secs(60), all).await;
-        let kind = outcome.unwrap_or_else(|_| panic!("{at} {text}: no end")).unwrap_err().kind();
-        assert!(
-            matches!(kind, ErrorKind::Protocol | ErrorKind::Timeout | ErrorKind::NotFound),
-            "{at} {text}: {kind:?}"
-        );
+        let error = outcome.unwrap_or_else(|_| panic!("{at} {text}: no end")).unwrap_err();
+        let expected = matches!(error.kind(), ErrorKind::Protocol | ErrorKind::Timeout | ErrorKind::NotFound);
+        assert!(expected, "{at} {text}: {:?}: {}", error.kind(), error.chain());
     }
     assert!(most_memory() - before < 64 << 10, "{} KiB more", most_memory() - before);
 }

@@ -46,6 +46,7 @@ fn login_keeps_what_the_server_took_and_logout_removes_it() {
         let mut stage = Stage::new();
         stand_in(&mut stage);
         stage.file("served/a", "1", 0o644);
+        stage.config("defaults.tls = \"off\"\n");
         let server = stage.serve(protocol, "me", MARKER);
         let (url, trust) = (format!("{scheme}://me@127.0.0.1:{}", server.port), stage.trust());
         let with = |args: &[&str]| {

@@ -68,6 +68,7 @@ fn a_password_file_may_be_standard_input() {
 fn the_netrc_names_who_logs_in_by_ftp() {
     let mut stage = Stage::new();
     stage.file("served/a", "1", 0o644);
+    stage.config("defaults.tls = \"off\"\n");
     let server = stage.serve(Protocol::Ftp(FtpTls::Off), "me", "p w");
     let url = format!("ftp://127.0.0.1:{}/", server.port);
     stage.haul(&["ls", &url]).ends(3);
@@ -108,7 +109,7 @@ fn the_netrc_gives_the_account_that_an_ftp_server_asks_for() {
         }
     });
     stage.file("home/.netrc", "machine 127.0.0.1 login me password right account sales\n", 0o600);
-    stage.haul(&["ls", "--tls", "off", "--retries", "0", &format!("ftp://me@127.0.0.1:{port}/")]).ends(3);
+    stage.haul(&["ls", "--tls", "off", &format!("ftp://me@127.0.0.1:{port}/")]).ends(3);
     assert_eq!(peer.join().unwrap(), "ACCT sales");
 }
 
@@ -140,6 +141,7 @@ fn the_netrc_gives_no_password_to_another_user_or_host() {
 fn a_netrc_that_others_can_read_or_nobody_can_is_told() {
     let stage = Stage::new();
     stage.file("served/a", "1", 0o644);
+    stage.config("defaults.tls = \"off\"\n");
     let server = stage.serve(Protocol::Ftp(FtpTls::Off), "me", "right");
     let url = format!("ftp://127.0.0.1:{}/", server.port);
     let netrc = stage.file("home/.netrc", "machine 127.0.0.1 login me password right\n", 0o644);

@@ -116,8 +116,11 @@ impl Ftp {
             match connection.settle().await {
                 Ok(()) => return Ok(connection),
                 Err(e) if e.kind() == ErrorKind::Timeout => return Err(e),
-                Err(e) if tries.next().is_none() => return Err(e.with_kind(ErrorKind::ConnectionLost)),
                 Err(e) => {
+                    if tries.next().is_none() {
+                        let is_nonsense = e.kind() == ErrorKind::Protocol;
+                        return Err(if is_nonsense { e } else { e.with_kind(ErrorKind::ConnectionLost) });
+                    }
                     tracing::debug!("{}: going on with one connection less", e.chain());
                     connection.was_too_many();
                 }

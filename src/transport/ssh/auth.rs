@@ -10,11 +10,12 @@ use tokio::task::spawn_blocking;
 use super::authenticator::{Authenticator, Outcome};
 use super::cache::LoginCache;
 use super::identity::{Identity, LockedKey, Origin, Public, Why};
+use super::kept_password::KeptPassword;
 use super::keys::identities;
 use super::questions::Answers;
 use super::target::{Method, Target};
 use crate::error::{Error, ErrorKind, Result};
-use crate::transport::{Account, ConnectOptions, Passwords, Prompt, Secret, escape};
+use crate::transport::{ConnectOptions, Prompt, Secret, escape};
 
 /// How many keys are offered to one server while there is another way in: OpenSSH's `MaxAuthTries` is 6, and a password
 /// should still have its try.
@@ -43,7 +44,7 @@ pub(super) async fn log_in(
         keys_offered: 0,
         known: target.password.clone().or_else(|| options.password.clone()),
         password_prompts: target.password_prompts,
-        kept: Kept { passwords: Arc::clone(&options.passwords), account: target.account.clone(), is: KeptIs::Unknown },
+        kept: KeptPassword::of(&target.account, &options.passwords),
         asked: 0,
         question_rounds: 0,
         // Not asked for: a key is worth a try wherever there is one, and its refusal tells what the server offers.
@@ -75,7 +76,7 @@ struct Login {
     /// The password that needs no question, until it was used.
     known: Option<Secret>,
     password_prompts: usize,
-    kept: Kept,
+    kept: KeptPassword,
     asked: usize,
     question_rounds: usize,
     offered: Vec<String>,
@@ -85,24 +86,6 @@ struct Login {
     /// What the server is looking at.
     current: Option<String>,
     hint: Option<&'static str>,
-}
-
-/// Where a password may be kept.
-struct Kept {
-    passwords: Arc<dyn Passwords>,
-    account: Account,
-    is: KeptIs,
-}
-
-/// What became of the password that is kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum KeptIs {
-    /// It was not looked up yet.
-    Unknown,
-    /// It is the one that is tried.
-    Tried,
-    /// There is none, or another was tried, or it was of no use.
-    Done,
 }
 
 /// Whether it is this login's turn to ask a person.
@@ -288,7 +271,7 @@ impl Login {
     }
 
     async fn next_password(&mut self) -> Option<Secret> {
-        self.find_known().await;
+        self.kept.look_unless(&mut self.known).await;
         if let Some(known) = self.known.take() {
             return Some(known);
         }
@@ -304,38 +287,10 @@ impl Login {
         answer
     }
 
-    /// Looks for a password that needs no person, once: what was given goes before what is kept, and one of them is
-    /// tried, no more.
-    async fn find_known(&mut self) {
-        if self.kept.is != KeptIs::Unknown {
-            return;
-        }
-        self.kept.is = KeptIs::Done;
-        if self.known.is_some() {
-            return;
-        }
-        let (passwords, account) = (Arc::clone(&self.kept.passwords), self.kept.account.clone());
-        self.known = spawn_blocking(move || passwords.password(&account)).await.ok().flatten();
-        if self.known.is_some() {
-            self.kept.is = KeptIs::Tried;
-        }
-    }
-
-    /// Tells whoever keeps passwords what the server thinks of this one.
-    fn tell_keeper(&mut self, password: &Secret, outcome: &Outcome) {
-        let Kept { passwords, account, is } = &mut self.kept;
-        let was = std::mem::replace(is, KeptIs::Done);
-        match (outcome, was) {
-            (Outcome::Refused { partial: false, .. }, KeptIs::Tried) => passwords.refused(account),
-            (Outcome::Refused { partial: false, .. }, _) => {}
-            _ => passwords.accepted(account, password),
-        }
-    }
-
     async fn try_password(&mut self, engine: &mut dyn Authenticator, password: &Secret) -> Result<Outcome> {
         self.current = Some("password".into());
         let outcome = engine.password(password).await?;
-        self.tell_keeper(password, &outcome);
+        self.kept.judge(password, &outcome);
         self.tries += 1;
         self.tried.push("password".into());
         if !matches!(outcome, Outcome::Refused { partial: false, .. }) {
@@ -349,7 +304,7 @@ impl Login {
         if self.question_rounds >= self.password_prompts {
             return false;
         }
-        self.find_known().await;
+        self.kept.look_unless(&mut self.known).await;
         let answerable = self.known.is_some() || self.prompt.is_anybody_there();
         if !answerable {
             self.question_rounds = self.password_prompts;
@@ -381,7 +336,7 @@ impl Login {
             self.question_rounds = self.password_prompts;
         }
         if let Some(password) = answers.used_password() {
-            self.tell_keeper(&password, &outcome);
+            self.kept.judge(&password, &outcome);
             if !matches!(outcome, Outcome::Refused { partial: false, .. }) {
                 self.cache.keep_password(&password);
             }

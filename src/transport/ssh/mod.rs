@@ -25,6 +25,7 @@ mod channels;
 mod filed_key;
 mod host_certificate;
 mod identity;
+mod kept_password;
 #[cfg(test)]
 mod keygen_tests;
 mod keys;
