@@ -352,8 +352,15 @@ pub(crate) fn parse_address(address: &str) -> Result<(String, Option<u16>)> {
     let port = match port {
         None | Some("") => None,
         Some(digits) => Some(digits.parse::<u16>().ok().filter(|&port| port != 0).ok_or_else(|| {
-            usage(&format!("\"{}\" is no port", escape(digits.as_bytes())))
-                .with_hint("a port is a number from 1 to 65535; write IPv6 addresses in brackets")
+            // What is no number may be the beginning of a password with a slash in it.
+            let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
+            let shown = if is_number { format!("\"{digits}\"") } else { "what follows the host's colon".into() };
+            usage(&format!("{shown} is no port")).with_hint(match is_number {
+                true => "a port is a number from 1 to 65535; write IPv6 addresses in brackets",
+                false => {
+                    "a port is a number from 1 to 65535; write IPv6 addresses in brackets, a / in a password as %2F"
+                }
+            })
         })?),
     };
     Ok((host, port))

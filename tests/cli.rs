@@ -158,6 +158,45 @@ macro_rules! assert_transcript {
     };
 }
 
+/// Whoever may write below a tree that another removes could lead the removal elsewhere (as in CVE-2022-21658).
+#[test]
+fn rm_follows_no_link_that_comes_meanwhile() {
+    for _ in 0..5 {
+        let mut s = Session::new();
+        s.file("victim/precious", "1");
+        for number in 0..600 {
+            s.file(&format!("work/tree/z/{number}"), "1");
+        }
+        for name in ["a", "b", "c", "d"] {
+            s.file(&format!("work/tree/{name}/precious"), "1");
+        }
+        let (tree, victim) = (s.at("work/tree"), s.at("victim"));
+        let full = std::fs::read_dir(tree.join("z")).unwrap().count();
+        let swaps = std::thread::spawn(move || {
+            let begun = || std::fs::read_dir(tree.join("z")).map_or(0, Iterator::count) < full;
+            while tree.join("z").exists() && !begun() {}
+            for name in ["a", "b", "c", "d"] {
+                let _ = std::fs::rename(tree.join(name), tree.join(format!("{name}.away")));
+                let _ = std::os::unix::fs::symlink(&victim, tree.join(name));
+            }
+        });
+        s.haul(&["rm", "-r", "file://[DIR]/work/tree"]);
+        swaps.join().unwrap();
+        assert!(s.at("victim/precious").exists());
+    }
+}
+
+#[test]
+fn a_file_that_a_pipe_replaces_keeps_its_mode() {
+    use std::os::unix::fs::MetadataExt;
+    let mut s = Session::new();
+    s.file("work/secret", "old");
+    std::fs::set_permissions(s.at("work/secret"), Permissions::from_mode(0o600)).unwrap();
+    s.haul_with(&["put", "-q", "-", "secret"], b"new");
+    assert_eq!(std::fs::read(s.at("work/secret")).unwrap(), b"new");
+    assert_eq!(s.at("work/secret").metadata().unwrap().mode() & 0o777, 0o600);
+}
+
 #[test]
 fn rm_removes_files_links_and_trees() {
     let mut s = Session::new();

@@ -9,7 +9,7 @@ use haul::config::split_profile;
 use haul::transport::escape;
 use serde::Serialize;
 
-use super::context::{Context, usage};
+use super::context::{Context, usage, without_password};
 use super::json;
 use super::options::ConfigArgs;
 use super::report::{Exit, Result};
@@ -159,7 +159,7 @@ impl Show {
                 None => (word, None),
             });
         }
-        let (endpoint, profile) = settings.endpoint(operand).map_err(|e| e.at(escape(operand.as_bytes())))?;
+        let (endpoint, profile) = settings.endpoint(operand).map_err(|e| e.at(without_password(operand)))?;
         if profile.is_none()
             && let Some((name, _)) = split_profile(operand.as_bytes())
         {

@@ -234,7 +234,7 @@ pub(crate) fn name_of(endpoint: &Endpoint, path: &RemotePath) -> String {
 }
 
 /// Returns an operand for messages about it, also when it can't be read as a URL.
-fn without_password(operand: &OsStr) -> String {
+pub(crate) fn without_password(operand: &OsStr) -> String {
     let text = escape(operand.as_bytes());
     let Some((scheme, rest)) = text.split_once("://") else { return text };
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
@@ -243,7 +243,11 @@ fn without_password(operand: &OsStr) -> String {
             let user = login.split(':').next().unwrap_or_default();
             format!("{scheme}://{user}@{host}{path}")
         }
-        None => text,
+        // A password with a slash in it ends the authority too early.
+        None => match (rest.find(':'), rest.rfind('@')) {
+            (Some(colon), Some(at)) if colon < at => format!("{scheme}://{}{}", &rest[..colon], &rest[at..]),
+            _ => text,
+        },
     }
 }
 
@@ -262,6 +266,8 @@ mod tests {
             ("sftp://me:hunter2@h:0/x", "sftp://me@h:0/x"),
             ("gopher://me:hunter2@h", "gopher://me@h"),
             ("ftp://:p@ss@h/a@b:c", "ftp://@h/a@b:c"),
+            ("sftp://me:hunt/er2@h:22/x", "sftp://me@h:22/x"),
+            ("sftp://h/x@y", "sftp://h/x@y"),
             ("a:b@c", "a:b@c"),
         ] {
             assert_eq!(without_password(OsStr::new(typed)), shown);

@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use clap::Args;
 use haul::endpoint::{Endpoint, Scheme};
-use haul::transport::{self, Account, ConnectOptions, Passwords, Secret, escape};
+use haul::transport::{self, Account, ConnectOptions, Passwords, Secret};
 use haul::{Error, ErrorKind};
 use tokio::task::spawn_blocking;
 
-use super::context::{Connections, Context, usage};
+use super::context::{Connections, Context, usage, without_password};
 use super::keyring;
 use super::options::{ConfigArgs, ConnectArgs};
 use super::report::{Failure, Result};
@@ -91,7 +91,7 @@ impl Logout {
     /// Removes the password.
     pub(crate) async fn run(self, context: &Context) -> Result<()> {
         let settings = Settings::load(&context.known, &context.given, self.config.file.as_deref())?;
-        let (endpoint, _) = settings.endpoint(&self.url).map_err(|e| e.at(escape(self.url.as_encoded_bytes())))?;
+        let (endpoint, _) = settings.endpoint(&self.url).map_err(|e| e.at(without_password(&self.url)))?;
         has_account(&endpoint)?;
         let Some(user) = endpoint.user.clone() else {
             return Err(usage("names no user").at(&endpoint).with_hint("write it like sftp://user@host").into());

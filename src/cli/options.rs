@@ -165,7 +165,7 @@ pub(crate) struct ConnectArgs {
     #[arg(short, long, value_name = "FILE")]
     identity: Vec<PathBuf>,
 
-    /// Read and write known SSH host keys here [default: ~/.ssh/known_hosts]
+    /// Read and write known SSH host keys here, or none [default: ~/.ssh/known_hosts]
     #[arg(long, value_name = "FILE")]
     known_hosts: Option<PathBuf>,
 
@@ -232,7 +232,11 @@ impl ConnectArgs {
                 Some(file) => SshConfig::File(file.clone()),
             },
             identities: self.identity.clone(),
-            known_hosts: self.known_hosts.clone(),
+            // As UserKnownHostsFile has it: nothing is known, nothing is written.
+            known_hosts: match &self.known_hosts {
+                Some(file) if file == Path::new("none") => Some("/dev/null".into()),
+                file => file.clone(),
+            },
             host_key: self.host_key,
             ssh_engine: self.ssh_engine,
             tls: self.tls,

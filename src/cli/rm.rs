@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
 
 use clap::Args;
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -88,6 +89,9 @@ impl Rm {
             return Err(Error::new(ErrorKind::IsADirectory, "is a directory")
                 .with_hint("rm -r removes directories and all that is in them"));
         }
+        // The way to the directory is the user's; below it no link is followed, not even one that comes meanwhile.
+        let held = path.parent().and_then(|parent| place.transport.beneath(&parent));
+        let place = &Place { transport: held.unwrap_or_else(|| Arc::clone(&place.transport)), ..place.clone() };
         Removal { context, place, guard }.tree(path).await
     }
 }

@@ -82,9 +82,8 @@ pub async fn write_in(
 ) -> Result<Outcome> {
     let started = Instant::now();
     let ctx = Context::new(options, observer, cancel)?;
-    if let Ok(entry) = destination.transport.stat(&destination.path, Follow::Nothing).await
-        && entry.kind == FileKind::Directory
-    {
+    let existing = destination.transport.stat(&destination.path, Follow::Nothing).await.ok();
+    if existing.as_ref().is_some_and(|entry| entry.kind == FileKind::Directory) {
         return Err(
             Error::new(ErrorKind::IsADirectory, "is a directory: name the file to write").at(destination.shown())
         );
@@ -93,7 +92,8 @@ pub async fn write_in(
     let _held = ctx.locks.take(&destination.url)?;
     let id = ctx.transfer_id("-", &destination.url);
     let part = destination.sibling(part::path_of(&destination.path, &id)?);
-    let bytes = match write_part(&ctx, input, &part, destination).await {
+    let existing = existing.filter(|entry| entry.kind == FileKind::File);
+    let bytes = match write_part(&ctx, input, &part, destination, existing.and_then(|entry| entry.mode)).await {
         Ok(bytes) => bytes,
         Err(e) => {
             let _ = part.transport.remove_file(&part.path).await;
@@ -138,10 +138,14 @@ async fn write_part(
     input: &mut (impl AsyncRead + Unpin + Send),
     part: &Location,
     destination: &Location,
+    existing_mode: Option<u32>,
 ) -> Result<u64> {
+    let capabilities = part.transport.capabilities();
+    // A file that is replaced keeps its mode, as when files are copied.
+    let kept = existing_mode.filter(|_| capabilities.set_mode).map(|mode| mode & 0o777);
+    let last_mode = kept.or(capabilities.local.then_some(0o666 & !ctx.umask));
     // Nobody else's to read until it is complete.
-    let local = part.transport.capabilities().local;
-    let (mode, last_mode) = (local.then_some(0o600), local.then_some(0o666 & !ctx.umask));
+    let mode = if capabilities.local { Some(0o600) } else { kept };
     let mut writer = part.transport.open_write(&part.path, WriteMode::Create { mode, length: None }).await?;
     let bytes = pump(ctx, 0, &mut Source(input), writer.as_mut()).await?;
     let metadata = SetMetadata { mode: last_mode, mtime: None };

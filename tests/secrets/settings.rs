@@ -29,7 +29,7 @@ fn a_profile_stands_for_its_url_and_settings() {
     stage.haul(&["rm", "work:reports/b.csv"]).ends(0);
     assert!(!stage.at("served/data/reports/b.csv").exists());
     // Nothing of it counts without the file.
-    stage.haul(&["ls", "--config", "none", "work:"]).ends(1);
+    stage.haul(&["ls", "--config", "none", "work:"]).ends(2);
 }
 
 #[test]
@@ -42,6 +42,27 @@ fn a_local_file_may_be_called_like_a_profile() {
     assert_eq!(stage.haul(&["cat", "c:y"]).ends(0).out(), "local too");
     assert!(stage.haul(&["cat", "work:x"]).ends(1).err().contains("/nonexistent/x"));
     assert!(stage.haul(&["cat", "wrok:x"]).ends(2).err().contains("did you mean work:?"));
+    // What was meant to go to a server doesn't become a file here.
+    for (there, hint) in [("nix:x", "sftp://nix/"), ("me@nix:x", "sftp://me@nix/~/x")] {
+        assert!(stage.haul(&["put", "c:y", there]).ends(2).err().contains(hint));
+        assert!(!stage.at("work").join(there).exists());
+    }
+    stage.haul(&["put", "-q", "c:y", "./me@nix:x"]).ends(0);
+}
+
+#[test]
+fn a_wrong_url_is_shown_without_its_password() {
+    let stage = Stage::new();
+    stage.config("[profile.x]\nurl = \"sftp://me:Hunter/2@h/\"\n");
+    for args in [
+        &["ls", "sftp://me:Hunter/2@h:22/"][..],
+        &["logout", "sftp://me:Hunter2@h:0/"],
+        &["config", "show", "sftp://me:Hunter2@h:x/"],
+        &["config", "check"],
+    ] {
+        let ran = stage.haul(args).ends(2);
+        assert!(!format!("{}{}", ran.out(), ran.err()).contains("Hunter"), "{}{}", ran.out(), ran.err());
+    }
 }
 
 #[test]

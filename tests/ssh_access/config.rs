@@ -113,6 +113,17 @@ async fn what_is_not_heeded_is_told_once_with_its_line() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn revoked_keys_that_cannot_be_read_are_no_reason_to_go_on() {
+    let sshd = Sshd::start("");
+    for engine in OURS {
+        let lines = format!("IdentityFile {}\nRevokedHostKeys /revoked\n", sshd.path("login_ed25519").display());
+        let options = configured(&sshd, engine, &lines);
+        let error = connect(&sshd.endpoint(), &options, &LoginCache::default()).await.unwrap_err();
+        assert!(error.kind() == ErrorKind::Usage && error.chain().contains("config:2"), "{}", error.chain());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn methods_that_are_not_preferred_are_not_tried() {
     let sshd = Sshd::start("LogLevel DEBUG1\n");
     for engine in OURS {

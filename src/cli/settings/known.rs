@@ -140,8 +140,14 @@ impl Vocabulary for Known {
         if word.is_empty() {
             return Err("it is empty".into());
         }
-        if name == "proxy" && Proxies::parse(word).is_ok_and(|proxies| proxies.names_password()) {
-            return Err("passwords don't belong here; the variable ALL_PROXY takes one".into());
+        match (name, Proxies::parse(word)) {
+            ("ftp-account", _) => return Err("accounts don't belong here; a netrc takes them".into()),
+            // Not shown: there may be a password in it.
+            ("proxy", Err(_)) => return Err("it is none of socks5h://HOST:PORT, http://HOST:PORT, none".into()),
+            ("proxy", Ok(proxies)) if proxies.names_password() => {
+                return Err("passwords don't belong here; the variable ALL_PROXY takes one".into());
+            }
+            _ => {}
         }
         let typed = self.command.clone().try_get_matches_from([format!("--{name}={word}")]);
         match typed.as_ref().map_err(|error| (error.kind(), error)) {

@@ -81,20 +81,23 @@ impl<'a> Settings<'a> {
     /// `Usage` for what is none of them, and for what looks like a profile with a slip in its name.
     pub(crate) fn endpoint(&self, operand: &OsStr) -> Result<(Endpoint, Option<&str>), Error> {
         let Some((name, rest)) = split_profile(operand.as_bytes()) else {
+            refuse_place_of_scp(operand)?;
             return Ok((Endpoint::parse(operand)?, None));
         };
         if let Some(profile) = self.config.profile(name) {
             return Ok((profile.endpoint.below(rest), Some(&profile.name)));
         }
         let meant = similar(name, self.config.profiles().iter().map(|profile| profile.name.as_str()));
-        match meant {
-            Some(meant) if Path::new(operand).symlink_metadata().is_err() => {
-                let hint =
-                    format!("did you mean {meant}:? A file of this name is written ./{}", escape(operand.as_bytes()));
-                Err(Error::new(ErrorKind::Usage, format!("no profile is called {name}")).with_hint(hint))
-            }
-            _ => Ok((Endpoint::parse(operand)?, None)),
+        if Path::new(operand).symlink_metadata().is_ok() {
+            return Ok((Endpoint::parse(operand)?, None));
         }
+        // Not a new file of this name: who forgot the scheme, or the profile, would take a copy here for one there.
+        let file = escape(operand.as_bytes());
+        let hint = match meant {
+            Some(meant) => format!("did you mean {meant}:? A file of this name is written ./{file}"),
+            None => format!("a server is written sftp://{name}/, a file of this name ./{file}"),
+        };
+        Err(Error::new(ErrorKind::Usage, format!("no profile is called {name}")).with_hint(hint))
     }
 
     /// Returns how to connect to a host.
@@ -167,6 +170,17 @@ impl<'a> Settings<'a> {
             (value, _) => value.into(),
         }
     }
+}
+
+/// Refuses `user@host:path`, as scp and rsync have it, unless there is such a file.
+fn refuse_place_of_scp(operand: &OsStr) -> Result<(), Error> {
+    let text = escape(operand.as_bytes());
+    let Some((place, path)) = text.split_once(':') else { return Ok(()) };
+    if !place.contains('@') || place.contains('/') || path.starts_with("//") || Path::new(operand).exists() {
+        return Ok(());
+    }
+    let hint = format!("a server is written sftp://{place}/~/{path}, a file of this name ./{text}");
+    Err(Error::new(ErrorKind::Usage, "is the way of scp to name a server").at(&text).with_hint(hint))
 }
 
 /// Reads and checks the file of settings; `None` when there is none.

@@ -100,8 +100,12 @@ fn operands_are_profiles_urls_or_files() {
     assert_eq!(read("work:"), ("sftp://me@h/~/data".into(), work.clone()));
     assert_eq!(read("work:/etc"), ("sftp://me@h/etc".into(), work));
     assert_eq!(read("./work:x"), ("./work:x".into(), None));
-    assert_eq!(read("c:/x"), ("c:/x".into(), None));
-    assert_eq!(read("10:30.log"), ("10:30.log".into(), None));
+    assert_eq!(read("a/10:30.log"), ("a/10:30.log".into(), None));
+    for like_a_server in ["c:/x", "10:30.log", "me@h:x"] {
+        let refused = settings.endpoint(OsStr::new(like_a_server)).unwrap_err();
+        let hint = format!("./{like_a_server}");
+        assert!(refused.kind() == ErrorKind::Usage && refused.hint().unwrap().ends_with(&hint), "{refused:?}");
+    }
     assert_eq!(read("sftp://work/x"), ("sftp://work/x".into(), None));
     let slip = settings.endpoint(OsStr::new("wrok:x")).unwrap_err();
     assert_eq!((slip.kind(), slip.hint().unwrap().contains("work:?")), (ErrorKind::Usage, true));
@@ -145,9 +149,12 @@ fn any_two_options_can_be_compared() {
 
 #[test]
 fn a_proxy_with_a_password_has_no_place_in_the_file() {
-    for (url, fits) in
-        [("socks5h://me:hunter2@proxy", false), ("socks5h://me@proxy", true), ("http://proxy:8080", true)]
-    {
+    for (url, fits) in [
+        ("socks5h://me:hunter2@proxy", false),
+        ("https://me:hunter2@proxy", false),
+        ("socks5h://me@proxy", true),
+        ("http://proxy:8080", true),
+    ] {
         let file = file(&format!("[defaults]\nproxy = \"{url}\"\n"));
         let known = Known::new();
         let read = Settings::load(&known, &[], Some(file.path()));

@@ -47,7 +47,7 @@ impl Offer {
     /// # Errors
     /// `Unsupported` for PORT and IPv6.
     pub(super) fn command(&self, verb: Verb) -> Result<String> {
-        let (ip, port) = (self.here.ip(), self.here.port());
+        let (ip, port) = (self.here.ip().to_canonical(), self.here.port());
         match (verb, ip) {
             (Verb::Eprt, IpAddr::V4(_)) => Ok(format!("EPRT |1|{ip}|{port}|")),
             (Verb::Eprt, IpAddr::V6(_)) => Ok(format!("EPRT |2|{ip}|{port}|")),
@@ -114,6 +114,9 @@ mod tests {
         let six = Offer::new("[::1]:21".parse().unwrap(), free).unwrap();
         assert_eq!(six.command(Verb::Eprt).unwrap(), format!("EPRT |2|::1|{port}|"));
         assert_eq!(six.command(Verb::Port).unwrap_err().kind(), ErrorKind::Unsupported);
+        // IPv4 through a socket for IPv6.
+        let mapped = Offer::new("[::ffff:127.0.0.1]:21".parse().unwrap(), free).unwrap();
+        assert_eq!(mapped.command(Verb::Eprt).unwrap(), format!("EPRT |1|127.0.0.1|{port}|"));
     }
 
     #[tokio::test]

@@ -348,8 +348,8 @@ impl Login {
                 self.options.passwords.refused(&self.kept_as);
             }
         }
-        logged_in?;
-        if is_first {
+        let was_sent = logged_in?;
+        if is_first && was_sent {
             self.options.passwords.accepted(&self.kept_as, &password);
         }
         self.prepare(dialogue, greeting).await

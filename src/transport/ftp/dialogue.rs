@@ -190,7 +190,7 @@ impl Dialogue {
         user: &str,
         password: &Secret,
         account: impl AsyncFnOnce() -> Result<Secret>,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let protect: &[&str] = if self.wire.is_tls() { &["PBSZ 0", "PROT P"] } else { &[] };
         let user = format!("USER {user}");
         self.send(&[protect, &[&user]].concat()).await?;
@@ -201,7 +201,8 @@ impl Dialogue {
             }
         }
         let mut reply = self.reply("login (USER)").await?;
-        if reply.code() == 331 {
+        let wants_password = reply.code() == 331;
+        if wants_password {
             reply = self.ask_secretly("PASS ", password, "login (PASS)").await?;
         }
         if reply.code() == 332 {
@@ -209,7 +210,7 @@ impl Dialogue {
             reply = self.ask_secretly("ACCT ", &account, "login (ACCT)").await?;
         }
         match reply.code() {
-            200..=299 => Ok(()),
+            200..=299 => Ok(wants_password),
             300..=399 => Err(reply.error("login").with_kind(ErrorKind::AuthFailed)),
             _ => {
                 let error = reply.error("login");

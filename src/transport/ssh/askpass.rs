@@ -320,7 +320,9 @@ impl State {
         // A server on the way is not told the password of the one behind it.
         let given = given.filter(|_| self.knowledge.questioned.is_by_target(account));
         given.or_else(|| self.knowledge.cache.answer(question)).or_else(|| {
-            let kept = self.knowledge.passwords.password(account?)?;
+            // Only to the server that is meant: the text of a question, and the name in it, may be another server's.
+            let account = account.filter(|account| self.knowledge.questioned.names_target(account))?;
+            let kept = self.knowledge.passwords.password(account)?;
             self.gave_kept.store(true, Ordering::Release);
             Some(kept)
         })

@@ -335,6 +335,8 @@ impl Login {
             // The same again would end the same.
             self.question_rounds = self.password_prompts;
         }
+        // It may be of use yet, for another method or another round.
+        self.known = answers.unused_password();
         if let Some(password) = answers.used_password() {
             self.kept.judge(&password, &outcome);
             if !matches!(outcome, Outcome::Refused { partial: false, .. }) {

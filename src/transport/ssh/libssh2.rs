@@ -38,14 +38,14 @@ const HOST_KEYS: [&str; 7] = [
     "ssh-rsa",
 ];
 
-/// Host certificates, asked for where an authority is on file.
-const CERTIFICATES: [&str; 6] = [
-    "ssh-ed25519-cert-v01@openssh.com",
-    "ecdsa-sha2-nistp256-cert-v01@openssh.com",
-    "ecdsa-sha2-nistp384-cert-v01@openssh.com",
-    "ecdsa-sha2-nistp521-cert-v01@openssh.com",
-    "rsa-sha2-512-cert-v01@openssh.com",
-    "rsa-sha2-256-cert-v01@openssh.com",
+/// Host certificates, asked for where an authority is on file, and the algorithm that each is signed by.
+const CERTIFICATES: [(&str, &str); 6] = [
+    ("ssh-ed25519-cert-v01@openssh.com", "ssh-ed25519"),
+    ("ecdsa-sha2-nistp256-cert-v01@openssh.com", "ecdsa-sha2-nistp256"),
+    ("ecdsa-sha2-nistp384-cert-v01@openssh.com", "ecdsa-sha2-nistp384"),
+    ("ecdsa-sha2-nistp521-cert-v01@openssh.com", "ecdsa-sha2-nistp521"),
+    ("rsa-sha2-512-cert-v01@openssh.com", "rsa-sha2-512"),
+    ("rsa-sha2-256-cert-v01@openssh.com", "rsa-sha2-256"),
 ];
 
 /// The pump knows better when silence is death.
@@ -62,7 +62,8 @@ pub(super) async fn connect(target: &Target, options: &ConnectOptions, cache: &L
     let poll = stream.try_clone().map_err(|e| Error::io("set up the connection", e))?;
     let ((host, port), files) = (target.filed_as.clone(), target.known_hosts.clone());
     let known = Arc::new(blocking(move || KnownHosts::read(&host, port, &files)).await?);
-    let session = stage.pass(options.timeout, shake_hands(stream, target.offer.clone(), Arc::clone(&known))).await?;
+    let session =
+        stage.pass(target.connect_timeout, shake_hands(stream, target.offer.clone(), Arc::clone(&known))).await?;
     check_host(&session, target, options, cache, known).await?;
 
     let mut login = Libssh2Login {
@@ -86,7 +87,8 @@ async fn shake_hands(stream: OwnedFd, offer: Offer, known: Arc<KnownHosts>) -> R
         let mut session = ssh2::Session::new().map_err(|e| failure(&e))?;
         let mut host_keys = offer.host_keys_for(&known.key_types());
         if known.has_authority() {
-            host_keys.splice(..0, CERTIFICATES.map(str::to_owned));
+            let wanted = CERTIFICATES.into_iter().filter(|(_, plain)| offer.host_keys.iter().any(|name| name == plain));
+            host_keys.splice(..0, wanted.map(|(certificate, _)| certificate.to_owned()).collect::<Vec<_>>());
         }
         prefer(&session, &offer, &host_keys).map_err(|e| failure(&e))?;
         session.set_tcp_stream(stream);

@@ -164,8 +164,9 @@ impl Words {
         let line = line.trim_end_matches(['\r', '\n']);
         let told = line.strip_prefix("debug1: ");
         let said = told.unwrap_or(line);
-        if said.starts_with("Authenticated to ")
-            || said.starts_with("Authentication succeeded")
+        // Not "Authenticated to": the ssh of a server on the way says that as well, into the same pipe.
+        if said.starts_with("Sending subsystem: ")
+            || said.starts_with("Sending command: ")
             || said.contains("mux_client_request_session: master session id")
         {
             *lock(&self.logged_in) = true;

@@ -15,13 +15,13 @@ pub(super) struct Questioned {
     way: OnceLock<Way>,
 }
 
-/// What `ssh`'s configuration makes of the target's name.
+/// What `ssh`'s configuration makes of the target.
 #[derive(Debug, PartialEq, Eq)]
-enum Way {
-    /// Nobody else can ask.
-    Straight,
-    /// Others may ask; the target calls itself one of these.
-    Through { names: Vec<String> },
+struct Way {
+    /// Servers on the way may ask as well.
+    leads_through_others: bool,
+    /// What `ssh` calls the target in its questions.
+    names: Vec<String>,
 }
 
 impl Questioned {
@@ -46,12 +46,19 @@ impl Questioned {
     /// Returns whether the target asks. When others may ask and a question doesn't tell who does, it is not the target.
     /// Runs `ssh -G` the first time.
     pub(super) fn is_by_target(&self, account: Option<&Account>) -> bool {
-        match self.way.get_or_init(|| self.find_way()) {
-            Way::Straight => true,
-            Way::Through { names } => {
-                account.is_some_and(|account| names.iter().any(|name| name.eq_ignore_ascii_case(&account.host)))
-            }
-        }
+        !self.way().leads_through_others || account.is_some_and(|account| self.names_target(account))
+    }
+
+    /// Returns whether the account is one at the target. A name in a question may come from the server that asks.
+    /// Runs `ssh -G` the first time.
+    pub(super) fn names_target(&self, account: &Account) -> bool {
+        let way = self.way();
+        let typed = (!way.leads_through_others).then_some(&self.endpoint.host);
+        way.names.iter().chain(typed).any(|name| name.eq_ignore_ascii_case(&account.host))
+    }
+
+    fn way(&self) -> &Way {
+        self.way.get_or_init(|| self.find_way())
     }
 
     fn find_way(&self) -> Way {
@@ -61,7 +68,7 @@ impl Questioned {
         match output.ok().filter(|output| output.status.success()) {
             Some(output) => read_way(&String::from_utf8_lossy(&output.stdout)),
             // An ssh without -G is older than ProxyJump; whoever can't be told apart is told nothing.
-            None => Way::Through { names: Vec::new() },
+            None => Way { leads_through_others: true, names: Vec::new() },
         }
     }
 }
@@ -72,9 +79,9 @@ fn read_way(text: &str) -> Way {
         let mut lines = text.lines().filter_map(|line| line.split_once(' '));
         lines.find(|(name, value)| *name == keyword && *value != "none").map(|(_, value)| value.to_owned())
     };
-    match value("proxyjump").or_else(|| value("proxycommand")) {
-        None => Way::Straight,
-        Some(_) => Way::Through { names: value("hostkeyalias").or_else(|| value("hostname")).into_iter().collect() },
+    Way {
+        leads_through_others: value("proxyjump").or_else(|| value("proxycommand")).is_some(),
+        names: value("hostkeyalias").or_else(|| value("hostname")).into_iter().collect(),
     }
 }
 
@@ -95,10 +102,10 @@ mod tests {
 
     #[test]
     fn the_configuration_tells_who_else_can_ask() {
-        assert_eq!(read_way("host h\nhostname h\nproxycommand none\n"), Way::Straight);
-        let through = |name: &str| Way::Through { names: vec![name.into()] };
-        assert_eq!(read_way("hostname 10.0.0.1\nproxyjump gate\n"), through("10.0.0.1"));
-        assert_eq!(read_way("hostname h\nhostkeyalias alias\nproxycommand nc gate\n"), through("alias"));
+        let way = |leads_through_others, name: &str| Way { leads_through_others, names: vec![name.into()] };
+        assert_eq!(read_way("host h\nhostname h\nproxycommand none\n"), way(false, "h"));
+        assert_eq!(read_way("hostname 10.0.0.1\nproxyjump gate\n"), way(true, "10.0.0.1"));
+        assert_eq!(read_way("hostname h\nhostkeyalias alias\nproxycommand nc gate\n"), way(true, "alias"));
     }
 
     #[test]
@@ -108,9 +115,12 @@ mod tests {
             ..Questioned::new(&Endpoint::parse("sftp://h/").unwrap(), Vec::new())
         };
         let account = |host: &str| Account { scheme: Scheme::Sftp, user: "me".into(), host: host.into(), port: None };
-        let straight = questioned(Way::Straight);
+        let way = |leads_through_others| Way { leads_through_others, names: vec!["H".into()] };
+        let straight = questioned(way(false));
         assert!(straight.is_by_target(None) && straight.is_by_target(Some(&account("any"))));
-        let through = questioned(Way::Through { names: vec!["H".into()] });
+        // Whoever asks may put another name into its question: that one's password is not for it.
+        assert!(straight.names_target(&account("h")) && !straight.names_target(&account("bank")));
+        let through = questioned(way(true));
         assert!(through.is_by_target(Some(&account("h"))));
         assert!(!through.is_by_target(Some(&account("gate"))) && !through.is_by_target(None));
     }

@@ -52,6 +52,11 @@ impl Answers {
         lock(&self.used_password).take()
     }
 
+    /// Returns the password that no question asked for.
+    pub(super) fn unused_password(&self) -> Option<Secret> {
+        lock(&self.password).take()
+    }
+
     fn answer_one(&self, text: &str, echo: bool) -> Option<Secret> {
         let is_password = !echo && asks_for_password(text);
         if is_password && let Some(password) = lock(&self.password).take() {

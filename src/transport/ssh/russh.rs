@@ -107,7 +107,7 @@ async fn meet(
     // Boxed: it is large, and so would be all that wait for it.
     let connecting = Box::pin(client::connect_stream(Arc::new(config), stream, client));
     let handshake = async { connecting.await.map_err(|Failure(error)| error.context("SSH handshake")) };
-    let handle = match stage.pass(options.timeout, Box::pin(handshake)).await {
+    let handle = match stage.pass(target.connect_timeout, Box::pin(handshake)).await {
         Ok(handle) => handle,
         Err(error) => return Err(Rejected { error, at_risk: shared.at_risk.get().copied() }),
     };

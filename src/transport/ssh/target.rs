@@ -13,7 +13,7 @@ use crate::endpoint::{Endpoint, Scheme};
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::ssh_config::{Agent, HostConfig, Typed, read};
 pub(super) use crate::transport::ssh_config::{Method, Way};
-use crate::transport::{Account, AddressFamily, ConnectOptions, HostKeyPolicy, Secret, SshEngine};
+use crate::transport::{Account, AddressFamily, ConnectOptions, HostKeyPolicy, Secret, SshEngine, escape};
 
 /// What the engines that log in themselves need to know.
 #[derive(Debug)]
@@ -148,7 +148,16 @@ impl Target {
             let Hop { user, host, port } = hop;
             let typed = Typed { host: &host, port, user: user.as_deref(), local_user: &local_user };
             let config = read(typed, &options.ssh_config)?;
+            for (what, place) in &config.slips {
+                options.prompt.notice(&format!("{place}: there is no keyword \"{}\"", escape(what.as_bytes())));
+            }
             for (what, place) in &config.lacking {
+                if what == "RevokedHostKeys" {
+                    // Going on could mean to trust one of them.
+                    return Err(Error::new(ErrorKind::Usage, "RevokedHostKeys can't be read by this engine")
+                        .at(place)
+                        .with_hint("use --ssh-engine openssh, or mark the keys @revoked in known_hosts"));
+                }
                 options.prompt.notice(&format!("{place}: {what} is heeded by --ssh-engine openssh only"));
             }
             // Whatever the last server is reached by, those on the way are by russh.

@@ -9,6 +9,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::transport::{AddressFamily as Family, HostKeyPolicy, SshConfig, escape};
 
 mod algorithms;
+mod keywords;
 mod lines;
 mod matching;
 mod read;
@@ -148,6 +149,8 @@ pub(super) struct HostConfig {
     pub(super) bind_address: Option<String>,
     /// What is not heeded: keyword and place.
     pub(super) lacking: Vec<(String, String)>,
+    /// What is no keyword at all: word and place.
+    pub(super) slips: Vec<(String, String)>,
 }
 
 /// Reads what the files say about a host.
@@ -233,6 +236,7 @@ fn interpret(typed: Typed<'_>, found: &Found, home: Option<&Path>) -> Result<Hos
         family: value(found, "addressfamily", "AddressFamily", family)?.unwrap_or_default(),
         bind_address: found.first("bindaddress").map(|(address, _)| address.to_owned()),
         lacking,
+        slips: keywords::slips(found),
         host: tokens.host,
         port: tokens.port,
         user: tokens.user,

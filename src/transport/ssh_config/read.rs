@@ -57,6 +57,11 @@ pub(super) struct Found {
 }
 
 impl Found {
+    /// Returns every keyword that occurs, with its first place.
+    pub(super) fn origins(&self) -> impl Iterator<Item = (&str, &Origin)> {
+        self.values.iter().filter_map(|(keyword, values)| Some((keyword.as_str(), &values.first()?.1)))
+    }
+
     /// Returns the first argument of a keyword.
     pub(super) fn first(&self, keyword: &str) -> Option<(&str, &Origin)> {
         let (arguments, origin) = self.values.get(keyword)?.first()?;

@@ -105,6 +105,14 @@ fn what_is_not_heeded_is_named() {
 }
 
 #[test]
+fn slips_of_the_pen_are_named() {
+    let text = "IgnoreUnknown UseFoo,Mac*\nUseFoo yes\nMacThing 1\nStrictHostKeyCheking yes\nUpdateHostKeys no\n";
+    let slips = with(text, typed("h")).unwrap().slips;
+    assert_eq!(slips.len(), 1, "{slips:?}");
+    assert!(slips[0].0 == "stricthostkeycheking" && slips[0].1.ends_with("config:4"), "{slips:?}");
+}
+
+#[test]
 fn ways_to_a_host() {
     let command = |text: &str| Way::Command(text.into());
     for (text, expected) in [
