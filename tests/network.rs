@@ -288,6 +288,8 @@ fn told(output: &Output) -> String {
 /// A tree with a large file, in segments and over several connections, by the program and the environment.
 #[test]
 fn segments_and_many_files_go_through_the_proxy_of_the_environment() {
+    // Long enough for all connections to be made before the work is done.
+    const LARGE: usize = 64 << 20;
     for (name, kind, engine) in [
         ("vsftpd_tls13", Kind::Socks, "russh"),
         ("vsftpd", Kind::Http, "russh"),
@@ -300,7 +302,7 @@ fn segments_and_many_files_go_through_the_proxy_of_the_environment() {
         let tree = format!("tree-{}", uuid());
         let there = server.root.join(&tree);
         std::fs::create_dir(&there).unwrap();
-        std::fs::write(there.join("large"), bytes(1, 9 << 20)).unwrap();
+        std::fs::write(there.join("large"), bytes(1, LARGE)).unwrap();
         for number in 0..30 {
             std::fs::write(there.join(number.to_string()), bytes(number, 5000)).unwrap();
         }
@@ -311,7 +313,7 @@ fn segments_and_many_files_go_through_the_proxy_of_the_environment() {
             ["get", "-r", "-vvv", "-c4", "--segments=3", "--ssh-engine", engine, &url, here.to_str().unwrap()];
         let output = haul(&server, home.path(), &arguments).env("ALL_PROXY", proxy.url()).output().unwrap();
         assert!(output.status.success(), "{name}: {}", told(&output));
-        assert_same(&std::fs::read(here.join("large")).unwrap(), &bytes(1, 9 << 20), "the large file");
+        assert_same(&std::fs::read(here.join("large")).unwrap(), &bytes(1, LARGE), "the large file");
         for number in 0..30 {
             assert_same(&std::fs::read(here.join(number.to_string())).unwrap(), &bytes(number, 5000), "a small file");
         }

@@ -89,6 +89,14 @@ impl Kept {
     }
 }
 
+impl KeptFor {
+    fn line_of_netrc(&self, account: &Account) -> Option<String> {
+        let netrc = self.kept.netrc(&self.netrc).ok()?;
+        let entry = netrc.find(&account.host, Some(&account.user))?;
+        Some(format!("{}:{}", self.netrc.path().map(shown).unwrap_or_default(), entry.line))
+    }
+}
+
 impl Passwords for KeptFor {
     fn password(&self, account: &Account) -> Option<Secret> {
         let url = keyring::url_of(account);
@@ -105,7 +113,12 @@ impl Passwords for KeptFor {
 
     fn refused(&self, account: &Account) {
         let url = keyring::url_of(account);
-        let hint = format!("the password was kept for {url}: haul login {url} puts another into the {}", keyring::NAME);
+        let hint = match self.line_of_netrc(account).filter(|_| keyring::find(account).is_none()) {
+            Some(place) => format!("the password comes from {place}"),
+            None => {
+                format!("the password was kept for {url}: haul login {url} puts another into the {}", keyring::NAME)
+            }
+        };
         self.kept.report.hint(&hint);
     }
 }

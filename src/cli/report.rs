@@ -193,7 +193,7 @@ fn usual_hint(kind: ErrorKind) -> Option<&'static str> {
         ErrorKind::Timeout => "server or network are slow or gone; --timeout 2m waits longer",
         ErrorKind::TooManyConnections => "use fewer connections with -c 1, or try again later",
         ErrorKind::Busy => "try again later",
-        ErrorKind::AuthFailed => "check user and password (--password-file, HAUL_PASSWORD), or give a key with -i",
+        ErrorKind::AuthFailed => "check user and password (--password-file, HAUL_PASSWORD), or for SFTP the key (-i)",
         ErrorKind::HostKey => "compare the fingerprint with the one that the server's owner gives you",
         ErrorKind::Tls => "--tls-ca FILE trusts another certificate authority",
         ErrorKind::SourceChanged => "somebody is still writing it; run the same command again when it is complete",

@@ -81,9 +81,11 @@ impl Login {
             (_, TlsMode::Allow) => Security::Offered,
             (_, TlsMode::Off) => Security::Never,
         };
-        let password = match &endpoint.user {
+        let password = match endpoint.user.as_deref() {
             // A password meant for an account elsewhere is not for everybody's.
-            None => Some(endpoint.password.clone().unwrap_or_else(|| Secret::new(ANONYMOUS_PASSWORD))),
+            None | Some(ANONYMOUS) => {
+                Some(endpoint.password.clone().unwrap_or_else(|| Secret::new(ANONYMOUS_PASSWORD)))
+            }
             Some(_) => endpoint.password.clone().or_else(|| options.password.clone()),
         };
         let user = endpoint.user.clone().unwrap_or_else(|| ANONYMOUS.to_owned());
@@ -403,6 +405,7 @@ mod tests {
             login.password.try_lock().unwrap().clone().map(|secret| secret.expose().to_owned())
         };
         assert_eq!(password("ftp://h/").as_deref(), Some(ANONYMOUS_PASSWORD));
+        assert_eq!(password("ftp://anonymous@h/").as_deref(), Some(ANONYMOUS_PASSWORD));
         assert_eq!(password("ftp://me@h/").as_deref(), Some("mine"));
         assert_eq!(password("ftp://me:url@h/").as_deref(), Some("url"));
     }

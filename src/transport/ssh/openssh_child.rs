@@ -34,6 +34,8 @@ pub(super) struct Run {
 /// What `ssh` says on standard error.
 #[derive(Default)]
 struct Words {
+    /// What was said during the login: banner, warnings.
+    greeting: Mutex<String>,
     text: Mutex<String>,
     logged_in: Mutex<bool>,
     news: Notify,
@@ -108,7 +110,7 @@ impl Run {
 
     /// Shows what `ssh` said during the login: the server's banner, warnings.
     async fn show_words(&self, cache: &LoginCache, prompt: &Arc<dyn Prompt>) {
-        let text = std::mem::take(&mut *lock(&self.words.text));
+        let text = std::mem::take(&mut *lock(&self.words.greeting));
         super::show_banner(cache, prompt, &text).await;
     }
 
@@ -169,7 +171,9 @@ impl Words {
             || said.starts_with("Sending command: ")
             || said.contains("mux_client_request_session: master session id")
         {
-            *lock(&self.logged_in) = true;
+            if !std::mem::replace(&mut *lock(&self.logged_in), true) {
+                *lock(&self.greeting) = std::mem::take(&mut *lock(&self.text));
+            }
         } else if told.is_none() && !is_chatter(line) {
             let mut text = lock(&self.text);
             if text.len() + line.len() < WORDS {
@@ -239,6 +243,10 @@ fn failure(words: &str, logged_in: bool) -> Error {
     let text = if lines.is_empty() { "the connection is closed".to_owned() } else { lines.join(" ") };
     let error = Error::new(kind, format!("ssh: {text}"));
     match kind {
+        ErrorKind::HostKey if has(&["HOST IDENTIFICATION HAS CHANGED", "REVOKED HOST KEY"]) => error.with_hint(
+            "somebody else may answer in the server's place; ask its operator, and only if the key was changed there \
+             remove the old one with ssh-keygen -R",
+        ),
         ErrorKind::HostKey => error.with_hint(UNKNOWN_HOST),
         ErrorKind::AuthFailed => error.with_hint(
             "check user, keys and password; ssh -v with the same host shows what was tried and what the server offers",
