@@ -87,8 +87,7 @@ async fn shake_hands(stream: OwnedFd, offer: Offer, known: Arc<KnownHosts>) -> R
         let mut session = ssh2::Session::new().map_err(|e| failure(&e))?;
         let mut host_keys = offer.host_keys_for(&known.key_types());
         if known.has_authority() {
-            let wanted = CERTIFICATES.into_iter().filter(|(_, plain)| offer.host_keys.iter().any(|name| name == plain));
-            host_keys.splice(..0, wanted.map(|(certificate, _)| certificate.to_owned()).collect::<Vec<_>>());
+            host_keys.splice(..0, certificates_for(&offer));
         }
         prefer(&session, &offer, &host_keys).map_err(|e| failure(&e))?;
         session.set_tcp_stream(stream);
@@ -97,6 +96,12 @@ async fn shake_hands(stream: OwnedFd, offer: Offer, known: Arc<KnownHosts>) -> R
         Ok(session)
     })
     .await
+}
+
+/// Returns the kinds of certificates to ask for: none by an algorithm that the configuration rules out.
+fn certificates_for(offer: &Offer) -> Vec<String> {
+    let wanted = CERTIFICATES.into_iter().filter(|(_, plain)| offer.host_keys.iter().any(|name| name == plain));
+    wanted.map(|(certificate, _)| certificate.to_owned()).collect()
 }
 
 fn refuse_what_is_at_risk(session: &ssh2::Session) -> Result<()> {
@@ -263,5 +268,22 @@ pub(super) fn failure(error: &ssh2::Error) -> Error {
             Error::new(ErrorKind::Unsupported, "the server has no such subsystem or runs no commands")
         }
         _ => Error::new(ErrorKind::Protocol, text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_certificate_by_an_algorithm_that_is_ruled_out() {
+        let offer = |names: &[&str]| {
+            let mut offer = Offer::default();
+            offer.host_keys = names.iter().map(|&name| name.into()).collect();
+            offer
+        };
+        assert_eq!(certificates_for(&offer(&["ssh-ed25519"])), ["ssh-ed25519-cert-v01@openssh.com"]);
+        assert_eq!(certificates_for(&offer(&HOST_KEYS)).len(), CERTIFICATES.len());
+        assert!(certificates_for(&offer(&["ssh-rsa"])).is_empty());
     }
 }

@@ -254,3 +254,22 @@ fn failure(words: &str, logged_in: bool) -> Error {
         _ => error,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_login_of_a_server_on_the_way_is_not_ours() {
+        let words = Words::default();
+        words.hear("debug1: Authenticated to gate ([10.0.0.1]:22) using \"publickey\".");
+        words.hear("Welcome to the gate");
+        assert!(!*lock(&words.logged_in));
+        words.hear("debug1: Sending subsystem: sftp");
+        words.hear("subsystem request failed on channel 0");
+        assert!(*lock(&words.logged_in));
+        // The banner and the reason are kept apart.
+        assert_eq!(*lock(&words.greeting), "Welcome to the gate\n");
+        assert_eq!(*lock(&words.text), "subsystem request failed on channel 0\n");
+    }
+}
