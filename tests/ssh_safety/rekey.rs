@@ -118,13 +118,11 @@ fn more_than_a_gibibyte(engine: &str) {
 }
 
 #[test]
-#[ignore = "moves 1.2 GiB each way: up to two minutes with a debug build; run it by hand"]
 fn with_russh_more_than_a_gibibyte_arrives() {
     more_than_a_gibibyte("russh");
 }
 
 #[test]
-#[ignore = "moves 1.2 GiB each way: up to two minutes with a debug build; run it by hand"]
 fn with_libssh2_more_than_a_gibibyte_arrives() {
     more_than_a_gibibyte("libssh2");
 }
