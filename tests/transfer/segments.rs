@@ -28,7 +28,8 @@ async fn a_large_file_goes_in_several_streams_both_ways() {
         let (summary, _) = case.go(&from, &to).await;
         assert_eq!((summary.done, summary.transferred), (1, 40 * BLOCK + 77));
         assert!(most_streams(&from, &to) > 1, "it went in one stream");
-        assert!(most_streams(&from, &to) <= SEGMENTS);
+        // The writer that made the part stays open to the end, so that it is closed last.
+        assert!(most_streams(&from, &to) <= SEGMENTS + usize::from(to.is_remote));
         case.assert_whole();
         let time = |name| std::fs::metadata(case.path(name)).unwrap().modified().unwrap();
         assert_eq!(time("final"), time("source"));
