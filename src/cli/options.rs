@@ -18,7 +18,7 @@ use super::progress::View;
 use super::report::Report;
 use super::secret_line::read_secret;
 use super::settings::files::{Which, usual_netrc};
-use super::values::{Count, choice, count, duration, size};
+use super::values::{Count, choice, count, duration, retries, size};
 
 /// How much is said; for every command.
 #[derive(Debug, Args)]
@@ -87,7 +87,7 @@ pub(crate) struct TransferArgs {
     limit_rate: Option<u64>,
 
     /// Try a file so often again after a broken connection that brought it no further
-    #[arg(long, value_name = "N", default_value_t = 5)]
+    #[arg(long, value_name = "N", default_value = "5", value_parser = retries)]
     pub(crate) retries: u32,
 
     /// Tell what would be copied, and change nothing

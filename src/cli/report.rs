@@ -199,7 +199,7 @@ fn usual_hint(kind: ErrorKind) -> Option<&'static str> {
         ErrorKind::SourceChanged => "somebody is still writing it; run the same command again when it is complete",
         ErrorKind::VerifyFailed => "run the same command again; if it fails again, suspect the disk or the server",
         ErrorKind::Locked => "another haul is moving this file; wait until it is through",
-        ErrorKind::Protocol => "-vv shows what was said before",
+        ErrorKind::Protocol => "-vvv shows more of what was said before",
         _ => return None,
     })
 }

@@ -19,6 +19,11 @@ pub(crate) fn count(text: &str) -> Result<Count, String> {
     }
 }
 
+/// Reads how often something may be tried again.
+pub(crate) fn retries(text: &str) -> Result<u32, String> {
+    text.parse().map_err(|_| "give a whole number like 5; 0 is never".to_owned())
+}
+
 /// Reads a number of bytes: `1500`, `64k`, `5M`, `1.5G`; the letters count in powers of 1024, as curl's do.
 pub(crate) fn size(text: &str) -> Result<u64, String> {
     let explain = || "give a size like 500k, 5M or 1.5G (1k is 1024)".to_owned();

@@ -22,8 +22,8 @@ use super::tls::LoginTls;
 use super::trust;
 use super::wire::Wire;
 use crate::error::{Error, ErrorKind, Result};
-use crate::transport::Secret;
 use crate::transport::dial::Route;
+use crate::transport::{Secret, escape};
 
 /// The longest reply taken; real ones, with a message of the day, have a few KiB.
 const MAX_REPLY: usize = 256 * 1024;
@@ -225,6 +225,7 @@ impl Dialogue {
 
     /// Puts a line with the others that go out next.
     pub(super) fn queue(&mut self, line: &[u8]) {
+        tracing::trace!("> {}", shown(line));
         for &byte in line {
             self.output.push(byte);
             if byte == 0xff && self.telnet {
@@ -355,6 +356,9 @@ impl Dialogue {
         let Some(end) = reply_length(&self.input)? else { return self.incomplete() };
         self.arriving = None;
         let reply = Reply::parse(&self.input[..end])?;
+        for line in self.input[..end].split(|&b| b == b'\n').filter(|line| !line.is_empty()) {
+            tracing::trace!("< {}", escape(line.trim_ascii_end()));
+        }
         self.input.drain(..end);
         Ok(Some(reply))
     }
@@ -383,6 +387,14 @@ impl Dialogue {
         }
         self.input.extend_from_slice(buffer.filled());
         Poll::Ready(Ok(()))
+    }
+}
+
+/// Returns a command as a log may show it.
+fn shown(line: &[u8]) -> String {
+    match line.get(..5) {
+        Some(verb @ (b"PASS " | b"ACCT ")) => format!("{}***", escape(verb)),
+        _ => escape(line),
     }
 }
 
