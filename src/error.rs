@@ -4,6 +4,8 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::io;
 
+use rustix::io::Errno;
+
 /// `Result` with haul's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -39,7 +41,7 @@ pub enum ErrorKind {
     Timeout,
     /// The server takes no more connections or sessions from us now (421, 530 "too many", `MaxSessions`).
     TooManyConnections,
-    /// The server can't do it now but may later (4xx, lock held).
+    /// The server or this machine can't do it now but may later (4xx, lock held, too many open files).
     Busy,
     /// The login was refused.
     AuthFailed,
@@ -138,7 +140,9 @@ impl Error {
 
     /// Makes an error of the kind that an I/O error stands for, with that error as its cause.
     pub fn io(message: impl Into<String>, source: io::Error) -> Self {
-        Self::new(kind_of_io(&source), message).with_source(source)
+        let error = Self::new(kind_of_io(&source), message);
+        let error = if is_out_of_files(&source) { error.with_hint(OUT_OF_FILES) } else { error };
+        error.with_source(source)
     }
 
     /// Names the path or URL concerned; the first one given stays.
@@ -167,6 +171,15 @@ impl Error {
     pub fn context(mut self, what: impl fmt::Display) -> Self {
         self.inner.message = format!("{what}: {}", self.inner.message);
         self
+    }
+
+    /// Returns what another is told who waited for the same: the causes are in the message.
+    pub(crate) fn for_another(&self) -> Self {
+        let chain = self.chain();
+        let path_first = self.path().map(|path| format!("{path}: ")).unwrap_or_default();
+        let message = chain.strip_prefix(&path_first).unwrap_or(&chain).to_owned();
+        let (path, hint) = (self.inner.path.clone(), self.inner.hint.clone());
+        Self { inner: Box::new(Inner { kind: self.kind(), message, path, hint, source: None }) }
     }
 
     /// Changes the kind, keeping everything else.
@@ -234,9 +247,18 @@ impl From<ErrorKind> for Error {
     }
 }
 
+const OUT_OF_FILES: &str =
+    "this process may not have more files and connections open: raise its limit (ulimit -n), or use fewer --jobs";
+
+/// The process or the machine has as many files open as it may: some will be closed.
+fn is_out_of_files(error: &io::Error) -> bool {
+    error.raw_os_error().is_some_and(|code| [Errno::MFILE, Errno::NFILE].map(Errno::raw_os_error).contains(&code))
+}
+
 fn kind_of_io(error: &io::Error) -> ErrorKind {
     use io::ErrorKind as Io;
     match error.kind() {
+        _ if is_out_of_files(error) => ErrorKind::Busy,
         Io::NotFound => ErrorKind::NotFound,
         Io::PermissionDenied => ErrorKind::PermissionDenied,
         Io::AlreadyExists => ErrorKind::AlreadyExists,
@@ -271,6 +293,15 @@ mod tests {
         let error = Error::io("write the part file", cause).at("/tmp/x");
         assert_eq!(error.kind(), ErrorKind::NoSpace);
         assert_eq!(error.chain(), "/tmp/x: write the part file: no space left on device");
+    }
+
+    #[test]
+    fn another_is_told_the_same() {
+        let cause = io::Error::new(io::ErrorKind::TimedOut, "no answer");
+        let error = Error::io("connect", cause).at("host:22").with_hint("wait");
+        let other = error.for_another();
+        assert_eq!((other.kind(), other.hint(), other.path()), (error.kind(), error.hint(), error.path()));
+        assert_eq!(other.chain(), error.chain());
     }
 
     #[test]

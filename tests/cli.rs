@@ -317,7 +317,7 @@ fn the_overview_is_short_and_every_command_explains_itself() {
     let mut s = Session::new();
     s.haul(&[]);
     for command in
-        ["get", "put", "cat", "ls", "stat", "mkdir", "rm", "mv", "login", "logout", "config", "serve", "demo"]
+        ["get", "put", "resume", "cat", "ls", "stat", "mkdir", "rm", "mv", "login", "logout", "config", "serve", "demo"]
     {
         s.haul(&[command, "--help"]);
     }

@@ -8,10 +8,13 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use haul::serve::{FtpTls, Protocol};
 use serde_json::Value;
+use support::client::Client;
 use support::data::{MIB, assert_same, bytes};
-use support::fault::{Link, Towards};
+use support::fault::{Fault, Link, On, Towards};
 use support::lab::Server;
+use support::served::Served;
 use tempfile::TempDir;
 
 mod support;
@@ -196,7 +199,8 @@ fn cut_in_one_run(server: &str, way: Way) {
     let Some(scene) = Scene::new(server, way) else { return };
     let link = Link::to(&scene.server);
     let size = scene.contents.len() as u64;
-    link.cut_after(size / 2, if way == Way::Get { Towards::Client } else { Towards::Server });
+    let towards = if way == Way::Get { Towards::Client } else { Towards::Server };
+    link.set(Fault::Cut { after: size / 2, towards, on: On::Any });
     let run = scene.command(&link.far_end(&scene.server)).output().unwrap();
     assert!(run.status.success(), "{}", told(&run));
     assert_eq!(link.cuts(), 1);
@@ -214,7 +218,7 @@ fn stalled(server: &str) {
     let rate = (scene.contents.len() / 2).to_string();
     let mut child = command.args(["--timeout", "1s", "--retries", "0", "--limit-rate", &rate]).spawn().unwrap();
     wait_until("a third is there", &mut child, || scene.part_size() > scene.contents.len() as u64 / 3);
-    link.stall();
+    link.set(Fault::Stall { after: 0, towards: Towards::Client, on: On::Any });
     let stalled_at = Instant::now();
     let run = child.wait_with_output().unwrap();
     assert!(stalled_at.elapsed() < Duration::from_secs(15), "took {:?}", stalled_at.elapsed());
@@ -223,6 +227,31 @@ fn stalled(server: &str) {
     assert_eq!(event["error"]["kind"], "timeout", "{event}");
     assert!(!scene.destination().exists(), "a partial file under the final name");
     assert!(scene.part_size() > 0, "the part is gone");
+}
+
+/// A line that stays silent costs one timeout each time it is tried, however many files wait for it.
+#[test]
+fn many_files_wait_for_a_silent_line_together() {
+    for protocol in [Protocol::Sftp, Protocol::Ftp(FtpTls::Off)] {
+        let served = Served::start(protocol);
+        let tree = served.server.root.join("tree");
+        std::fs::create_dir(&tree).unwrap();
+        for number in 0..40 {
+            std::fs::write(tree.join(number.to_string()), bytes(number, 60_000)).unwrap();
+        }
+        let home = TempDir::new().unwrap();
+        let link = Link::to(&served.server);
+        link.set(Fault::Stall { after: 500_000, towards: Towards::Client, on: On::Any });
+        let far = link.far_end(&served.server);
+        let (url, near) = (format!("{}tree", far.url()), home.path().join("near"));
+        let arguments = ["get", "-r", &url, near.to_str().unwrap(), "--timeout", "1s", "--retries", "2"];
+        let mut command =
+            Client::new(env!("CARGO_BIN_EXE_haul"), home.path()).command(&far, &arguments.map(std::ffi::OsStr::new));
+        let run = command.output().unwrap();
+        assert!(matches!(run.status.code(), Some(1 | 3)), "{}", told(&run));
+        let tried = link.connections(On::Control);
+        assert!(tried <= 20, "{protocol:?}: {tried} connections for three attempts\n{}", told(&run));
+    }
 }
 
 fn wait_until(what: &str, child: &mut Child, mut reached: impl FnMut() -> bool) {

@@ -93,10 +93,21 @@ impl<'a> Connections<'a> {
     /// Reads the settings; nothing is connected yet.
     pub(crate) fn new(args: &ConnectArgs, context: &'a Context) -> Result<Self> {
         args.network.warn(&context.report);
+        let password = given_password(args, &context.report)?;
+        Self::with(args, &context.given, password, context)
+    }
+
+    /// The same with other options than those that were typed, of which `args` was made.
+    pub(crate) fn with(
+        args: &ConnectArgs,
+        given: &'a [(String, Set)],
+        password: Option<Secret>,
+        context: &'a Context,
+    ) -> Result<Self> {
         Ok(Self {
             context,
-            settings: Settings::load(&context.known, &context.given, args.config.file.as_deref())?,
-            password: given_password(args, &context.report)?,
+            settings: Settings::load(&context.known, given, args.config.file.as_deref())?,
+            password,
             kept: Arc::new(Kept::new(Arc::clone(&context.report))),
             open: Vec::new(),
             profiles: Vec::new(),
@@ -146,6 +157,29 @@ impl<'a> Connections<'a> {
             self.profiles.push((endpoint.clone(), profile));
         }
         Ok(endpoint)
+    }
+
+    /// Reads a URL of a journal, with the settings of the profile that it was named by.
+    pub(crate) fn parse_kept(&mut self, url: &str, profiles: &[(String, String)]) -> Result<Endpoint> {
+        let endpoint = Endpoint::parse(url)?;
+        if let Some((_, profile)) = profiles.iter().find(|(origin, _)| *origin == endpoint.origin()) {
+            // What is set there is meant for the server that it names now, and may be a password.
+            let same =
+                |named: &Endpoint| (&named.host, named.effective_port()) == (&endpoint.host, endpoint.effective_port());
+            match self.settings.config().profile(profile) {
+                Some(named) if same(&named.endpoint) => self.profiles.push((endpoint.clone(), profile.clone())),
+                _ => self.context.report.warn(&format!(
+                    "the profile {profile} doesn't name {} any more: its settings don't count",
+                    endpoint.origin()
+                )),
+            }
+        }
+        Ok(endpoint)
+    }
+
+    /// Returns which endpoints were named by a profile.
+    pub(crate) fn named_by_profiles(&self) -> Vec<(String, String)> {
+        self.profiles.iter().map(|(endpoint, profile)| (endpoint.origin(), profile.clone())).collect()
     }
 
     /// Returns whether an operand is a URL or names a profile.

@@ -45,6 +45,9 @@ pub(crate) struct FileEvent<'a> {
     resumed_from: Option<u64>,
     seconds: f64,
     verified: Option<&'static str>,
+    /// Which digest, where one was compared.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    digest: Option<&'static str>,
     error: Option<ErrorObject>,
 }
 
@@ -67,10 +70,14 @@ impl<'a> FileEvent<'a> {
             resumed_from: outcome.resumed_from,
             seconds: milliseconds(outcome.elapsed.as_secs_f64()),
             verified: outcome.verified.map(|verified| match verified {
-                Verified::Digest => "digest",
+                Verified::Digest(_) => "digest",
                 Verified::Overlap => "overlap",
                 Verified::Size => "size",
             }),
+            digest: match outcome.verified {
+                Some(Verified::Digest(algorithm)) => Some(algorithm.name()),
+                _ => None,
+            },
             error,
         }
     }

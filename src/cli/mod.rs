@@ -7,6 +7,8 @@ use std::time::Duration;
 use clap::error::{ContextKind, ErrorKind as ClapKind};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use haul::Error;
+use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 mod cat;
 mod config;
@@ -16,7 +18,9 @@ mod entry;
 mod format;
 mod ftp_options;
 mod get;
+mod going_on;
 mod guard;
+mod interrupted;
 mod json;
 mod kept;
 mod keyring;
@@ -31,6 +35,7 @@ mod progress;
 mod prompt;
 mod put;
 mod report;
+mod resume;
 mod rm;
 mod screen;
 mod secret_line;
@@ -68,7 +73,7 @@ haul COMMAND --help explains a command and shows examples.
 Exit status:
   0 all done                          3 could not connect or log in
   1 some items failed                 4 verification failed
-  2 wrong usage                       130 interrupted"
+  2 wrong usage                       130 interrupted by Ctrl-C, SIGTERM or SIGHUP"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -82,6 +87,7 @@ struct Cli {
 enum Command {
     Get(get::Get),
     Put(put::Put),
+    Resume(resume::Resume),
     Cat(cat::Cat),
     Ls(ls::Ls),
     Stat(stat::Stat),
@@ -95,11 +101,17 @@ enum Command {
     Demo(demo::Demo),
 }
 
+/// Enough for every run.
+const MANY_FILES: u64 = 4096;
+/// What the runtime opens for itself, and a little more; where it can't, it panics.
+const LEAST_FILES: u64 = 16;
+
 impl Command {
     async fn run(self, context: &Arc<Context>) -> Result<()> {
         match self {
             Self::Get(get) => get.run(context).await,
             Self::Put(put) => put.run(context).await,
+            Self::Resume(resume) => resume.run(context).await,
             Self::Cat(cat) => cat.run(context).await,
             Self::Ls(ls) => ls.run(context).await,
             Self::Stat(stat) => stat.run(context).await,
@@ -116,7 +128,7 @@ impl Command {
 
     /// Returns whether the command sees the cancel token itself and ends in order; the others are just dropped.
     fn stops_in_order(&self) -> bool {
-        matches!(self, Self::Get(_) | Self::Put(_) | Self::Serve(_) | Self::Demo(_))
+        matches!(self, Self::Get(_) | Self::Put(_) | Self::Resume(_) | Self::Serve(_) | Self::Demo(_))
     }
 }
 
@@ -147,6 +159,8 @@ pub(crate) fn main() -> ExitCode {
 }
 
 fn run(command: Command, context: &Arc<Context>) -> Result<()> {
+    signals::hold_back_stops();
+    raise_file_limit(&command)?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         // Disks have threads of their own. Where all cores are workers, each event is handed back and forth between them.
@@ -166,6 +180,28 @@ fn run(command: Command, context: &Arc<Context>) -> Result<()> {
     runtime.shutdown_timeout(Duration::from_millis(100));
     prompt::restore_terminal();
     result
+}
+
+/// Lets the process have more files open than usual: each client of a server may have many, and so has a run.
+///
+/// # Errors
+/// When it may not even have those without which nothing begins.
+fn raise_file_limit(command: &Command) -> Result<()> {
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = match command {
+        Command::Serve(_) => limit.maximum,
+        // Programs that haul starts inherit it, and some try to close each file that they might have.
+        _ => Some(limit.maximum.map_or(MANY_FILES, |maximum| maximum.min(MANY_FILES))),
+    };
+    let enough = limit.current.is_none_or(|now| wanted.is_some_and(|wanted| now >= wanted));
+    if !enough {
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: wanted, maximum: limit.maximum });
+    }
+    let open = std::fs::read_dir("/proc/self/fd").map_or(0, |open| open.count() as u64);
+    match getrlimit(Resource::Nofile).current {
+        Some(allowed) if allowed < open + LEAST_FILES => Err(Error::io("start", Errno::MFILE.into()).into()),
+        _ => Ok(()),
+    }
 }
 
 /// Shows what clap found wrong, or the help or version that was asked for.

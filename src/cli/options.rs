@@ -24,12 +24,13 @@ use super::values::{Count, choice, count, duration, retries, size};
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Output options")]
 pub(crate) struct OutputArgs {
+    // First of its kind in every command: without a number, the place would depend on how many commands there are.
     /// Say nothing but errors
-    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    #[arg(short, long, global = true, conflicts_with = "verbose", display_order = 0)]
     pub(crate) quiet: bool,
 
     /// Say more; -vv and -vvv say what happens inside
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, display_order = 1)]
     pub(crate) verbose: u8,
 }
 
@@ -72,9 +73,9 @@ pub(crate) struct TransferArgs {
 
     /// How to prove what arrived
     #[arg(long, value_name = "HOW", default_value = "auto", value_parser = choice(&[
-        ("auto", "Sizes; after a resume or retry also a digest or an overlap", Verify::Auto),
+        ("auto", "Sizes; after a resume or retry also a digest or an overlap. Sees no bit that was flipped on the way", Verify::Auto),
         ("size", "Sizes only", Verify::Size),
-        ("digest", "A digest of the whole file at both ends, or failure", Verify::Digest),
+        ("digest", "The strongest digest of the whole file that both ends give, or failure", Verify::Digest),
     ]))]
     verify: Verify,
 

@@ -9,6 +9,7 @@ use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr
 
 use super::screen::{Screen, escape_lines};
 use super::secret_line::read_secret;
+use super::terminal;
 
 /// Asks on the controlling terminal, whatever standard input and output are, as ssh does.
 #[derive(Debug)]
@@ -17,8 +18,15 @@ pub(crate) struct TerminalPrompt {
     quiet: bool,
 }
 
-/// The terminal and how it was before a secret was asked for; for an exit in between.
-static BEFORE: Mutex<Option<(File, Termios)>> = Mutex::new(None);
+/// The terminal while a secret is asked for; for an exit or a stop in between.
+static ASKING: Mutex<Option<Asking>> = Mutex::new(None);
+
+struct Asking {
+    terminal: File,
+    before: Termios,
+    silent: Termios,
+    question: String,
+}
 
 impl TerminalPrompt {
     /// Makes the prompt; nobody is asked yet. `quiet` leaves out notices.
@@ -44,14 +52,21 @@ impl Prompt for TerminalPrompt {
         let mut silent = before.clone();
         silent.local_modes.remove(LocalModes::ECHO);
         silent.local_modes.insert(LocalModes::ECHONL);
-        *BEFORE.lock().unwrap_or_else(PoisonError::into_inner) = Some((terminal.try_clone().ok()?, before.clone()));
+        let question = escape_lines(question);
+        let asking = Asking {
+            terminal: terminal.try_clone().ok()?,
+            before: before.clone(),
+            silent: silent.clone(),
+            question: question.clone(),
+        };
+        *ASKING.lock().unwrap_or_else(PoisonError::into_inner) = Some(asking);
         let answer = self.screen.suspend(|| {
             // What was typed ahead was seen, and wasn't meant for this question.
             tcsetattr(&terminal, OptionalActions::Flush, &silent).ok()?;
-            write!(terminal, "{}", escape_lines(question)).ok()?;
+            write!(terminal, "{question}").ok()?;
             read_secret(&terminal).ok().flatten()
         });
-        *BEFORE.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *ASKING.lock().unwrap_or_else(PoisonError::into_inner) = None;
         let _ = tcsetattr(&terminal, OptionalActions::Now, &before);
         answer
     }
@@ -86,9 +101,26 @@ impl Prompt for TerminalPrompt {
 
 /// Switches the echo on again if somebody was being asked for a secret.
 pub(crate) fn restore_terminal() {
-    if let Some((terminal, before)) = BEFORE.lock().unwrap_or_else(PoisonError::into_inner).take() {
-        let _ = tcsetattr(&terminal, OptionalActions::Now, &before);
-        let _ = writeln!(&terminal);
+    if let Some(asking) = ASKING.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        let _ = tcsetattr(&asking.terminal, OptionalActions::Now, &asking.before);
+        let _ = writeln!(&asking.terminal);
+    }
+}
+
+/// Switches the echo on while the program is stopped.
+pub(crate) fn let_go() {
+    if let Some(asking) = &*ASKING.lock().unwrap_or_else(PoisonError::into_inner) {
+        terminal::set(&asking.terminal, &asking.before);
+    }
+}
+
+/// Goes on asking for a secret: where the echo is on, switches it off again and repeats the question.
+pub(crate) fn take_back() {
+    if let Some(asking) = &*ASKING.lock().unwrap_or_else(PoisonError::into_inner)
+        && tcgetattr(&asking.terminal).is_ok_and(|now| now.local_modes.contains(LocalModes::ECHO))
+        && terminal::set(&asking.terminal, &asking.silent)
+    {
+        let _ = write!(&asking.terminal, "{}", asking.question);
     }
 }
 

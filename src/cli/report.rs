@@ -79,6 +79,13 @@ impl Failure {
     }
 }
 
+impl Failure {
+    /// Returns the error and the exit status.
+    pub(crate) fn into_parts(self) -> (Error, Exit) {
+        (self.error, self.exit)
+    }
+}
+
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         Self { exit: Exit::of(error.kind()), error }

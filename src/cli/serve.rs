@@ -102,7 +102,6 @@ impl Serve {
             }
             ServeProtocol::Ftp(ftp) => ftp.common.options(Protocol::Ftp(ftp.tls), 2121, false, context)?,
         };
-        raise_file_limit();
         let server = start(options.clone()).await?;
         context.stdout.write(describe(&server, &options).as_bytes())?;
         if let Some(password) = shown {
@@ -165,11 +164,4 @@ fn describe(server: &Server, options: &Options) -> String {
 
 fn is_here_only(address: IpAddr) -> bool {
     address.to_canonical().is_loopback()
-}
-
-/// Every client may have many files open; the usual 1024 are soon used up.
-fn raise_file_limit() {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }

@@ -1,41 +1,64 @@
-//! Ctrl-C, SIGTERM and SIGHUP: once stops in order, twice at once.
+//! Ctrl-C, SIGTERM and SIGHUP: once stops in order, twice at once. Ctrl-Z: the terminal is the shell's meanwhile.
 
 use std::sync::Arc;
+use std::sync::mpsc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use haul::{Error, Result};
+use nix::sys::signal::{SigSet, Signal as Kind, raise};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::context::Context;
-use super::prompt::restore_terminal;
 use super::report::Exit;
+use super::{prompt, terminal};
 
 /// Signals this close together are one: `timeout` sends its own to the process and then to its group.
 const TOGETHER: Duration = Duration::from_millis(100);
 /// How long an orderly stop may take before the user is told how to hurry it.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How long the bars may take to be out of the way.
+const CLEARING: Duration = Duration::from_millis(100);
+
+/// Keeps SIGTSTP and SIGCONT for [`watch`]; called before there are threads, which do the same then. Programs that haul starts don't.
+///
+/// A handler could not stop the program as the system does by itself, which leaves those alone that nobody could continue.
+pub(crate) fn hold_back_stops() {
+    // Without it, Ctrl-Z leaves the terminal as it is during a run.
+    let _ = held_back().thread_block();
+}
 
 /// Watches for signals until the program ends, on a thread of its own: it answers even if all others are stuck.
 pub(crate) fn watch(context: &Arc<Context>) -> Result<()> {
     let failed = |e| Error::io("watch for signals", e);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
     let ignored = ignored_signals();
+    let inside = runtime.enter();
     let mut signals = Vec::new();
+    {
+        // A file that may not grow further (`ulimit -f`) is an error like any other, and no end of the program.
+        let _inside = runtime.enter();
+        let _handled = signal(SignalKind::from_raw(nix::libc::SIGXFSZ)).map_err(failed)?;
+    }
     for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
         // `nohup haul …` and `haul … &` in a script start us with a signal ignored: it stays so.
         if ignored >> (kind.as_raw_value() - 1) & 1 == 0 {
-            let _inside = runtime.enter();
             signals.push(signal(kind).map_err(failed)?);
         }
     }
-    let context = Arc::clone(context);
-    let wait = move || runtime.block_on(stop(&context, &mut signals));
+    drop(inside);
+    let stopped = Arc::clone(context);
+    let wait = move || runtime.block_on(stop(&stopped, &mut signals));
     std::thread::Builder::new().name("signals".into()).spawn(wait).map_err(failed)?;
+    let held_back = SignalFd::with_flags(&held_back(), SfdFlags::SFD_CLOEXEC).map_err(|e| failed(e.into()))?;
+    let context = Arc::clone(context);
+    let wait = move || pause(&context, &held_back);
+    std::thread::Builder::new().name("stops".into()).spawn(wait).map_err(failed)?;
     Ok(())
 }
 
-async fn stop(context: &Context, signals: &mut [Signal]) {
+async fn stop(context: &Arc<Context>, signals: &mut [Signal]) {
     any(signals).await;
     context.cancel.cancel();
     tokio::time::sleep(TOGETHER).await;
@@ -45,13 +68,16 @@ async fn stop(context: &Context, signals: &mut [Signal]) {
     tokio::select! {
         () = any(signals) => {}
         () = tokio::time::sleep(PATIENCE) => {
-            context.note("haul: stopping in order; press Ctrl-C again to stop at once");
+            // Where nobody takes what is written, the next signal counts even so.
+            let told = Arc::clone(context);
+            let tell = move || told.note("haul: stopping in order; press Ctrl-C again to stop at once");
+            let _ = std::thread::Builder::new().spawn(tell);
             any(signals).await;
         }
     }
-    restore_terminal();
-    context.screen.take_down();
-    std::process::exit(Exit::Interrupted.code().into());
+    prompt::restore_terminal();
+    terminal::unhush();
+    with_bars_away(context, || std::process::exit(Exit::Interrupted.code().into()));
 }
 
 async fn any(signals: &mut [Signal]) {
@@ -60,6 +86,52 @@ async fn any(signals: &mut [Signal]) {
     }
     let waits = signals.iter_mut().map(|signal| Box::pin(signal.recv()));
     futures_util::future::select_all(waits).await;
+}
+
+/// Gives the terminal back while the program is stopped, and takes it again.
+fn pause(context: &Arc<Context>, held_back: &SignalFd) {
+    while let Ok(Some(signal)) = held_back.read_signal() {
+        if i32::try_from(signal.ssi_signo) == Ok(Kind::SIGTSTP as i32) {
+            prompt::let_go();
+            terminal::let_go();
+            with_bars_away(context, stop_here);
+        }
+        // It may not have stopped at all; and it may have gone on after a SIGSTOP, or be back from the background.
+        terminal::take_back();
+        prompt::take_back();
+    }
+}
+
+/// Stops the program as the system does, unless nobody could continue it.
+fn stop_here() {
+    let mut stop = SigSet::empty();
+    stop.add(Kind::SIGTSTP);
+    if raise(Kind::SIGTSTP).is_ok() && stop.thread_unblock().is_ok() {
+        // Here it was stopped, and goes on.
+        let _ = stop.thread_block();
+    }
+}
+
+/// Runs something once the bars are away, or can't be: somebody may be answering a question, and they are away then.
+fn with_bars_away(context: &Arc<Context>, action: impl FnOnce()) {
+    let ((cleared, is_cleared), (done, is_done)) = (mpsc::channel(), mpsc::channel::<()>());
+    let screen = Arc::clone(&context.screen);
+    let clear = move || {
+        screen.suspend(|| {
+            let _ = cleared.send(());
+            let _ = is_done.recv();
+        });
+    };
+    if std::thread::Builder::new().spawn(clear).is_ok() {
+        let _ = is_cleared.recv_timeout(CLEARING);
+    }
+    action();
+    drop(done);
+}
+
+/// SIGTSTP, and the SIGCONT behind it: that one goes on with the program even so.
+fn held_back() -> SigSet {
+    [Kind::SIGTSTP, Kind::SIGCONT].into_iter().collect()
 }
 
 /// Returns the set of ignored signals, bit `n - 1` for signal `n`; Linux alone tells it without a system call that

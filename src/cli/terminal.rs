@@ -7,8 +7,8 @@ use std::sync::{Mutex, PoisonError};
 use rustix::process::getpgrp;
 use rustix::termios::{LocalModes, OptionalActions, Termios, Winsize, tcgetattr, tcgetpgrp, tcgetwinsize, tcsetattr};
 
-/// The terminal as it was before [`hush`].
-static BEFORE: Mutex<Option<(File, Termios)>> = Mutex::new(None);
+/// The terminal as it was before [`hush`], and as it is since.
+static BEFORE: Mutex<Option<(File, Termios, Termios)>> = Mutex::new(None);
 
 /// Returns the columns of a terminal; one that doesn't know its size is asked through `COLUMNS`, and has 80 at last.
 pub(crate) fn columns(size: Option<Winsize>) -> usize {
@@ -46,19 +46,32 @@ pub(crate) fn hush() {
     let mut hushed = before.clone();
     hushed.local_modes.remove(LocalModes::ECHOCTL);
     set(&terminal, &hushed);
-    *BEFORE.lock().unwrap_or_else(PoisonError::into_inner) = Some((terminal, before));
+    *BEFORE.lock().unwrap_or_else(PoisonError::into_inner) = Some((terminal, before, hushed));
 }
 
 /// Undoes [`hush`].
 pub(crate) fn unhush() {
-    if let Some((terminal, before)) = BEFORE.lock().unwrap_or_else(PoisonError::into_inner).take() {
+    if let Some((terminal, before, _)) = BEFORE.lock().unwrap_or_else(PoisonError::into_inner).take() {
         set(&terminal, &before);
     }
 }
 
-/// In the background the kernel would stop us for it.
-fn set(terminal: &File, modes: &Termios) {
-    if tcgetpgrp(terminal).is_ok_and(|group| group == getpgrp()) {
-        let _ = tcsetattr(terminal, OptionalActions::Now, modes);
+/// Undoes [`hush`] for as long as the program is stopped.
+pub(crate) fn let_go() {
+    if let Some((terminal, before, _)) = &*BEFORE.lock().unwrap_or_else(PoisonError::into_inner) {
+        set(terminal, before);
     }
+}
+
+/// Hushes again, if it was hushed before the program was stopped.
+pub(crate) fn take_back() {
+    if let Some((terminal, _, hushed)) = &*BEFORE.lock().unwrap_or_else(PoisonError::into_inner) {
+        set(terminal, hushed);
+    }
+}
+
+/// Sets the modes and returns whether that was done: in the background the kernel would stop us for it.
+pub(crate) fn set(terminal: &File, modes: &Termios) -> bool {
+    let ours = tcgetpgrp(terminal).is_ok_and(|group| group == getpgrp());
+    ours && tcsetattr(terminal, OptionalActions::Now, modes).is_ok()
 }

@@ -2,15 +2,16 @@
 
 use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use haul::endpoint::Endpoint;
 use haul::plan::{self, Place};
-use haul::transfer::{self, Event, Location, Observer, Outcome, Status};
+use haul::transfer::{self, Event, Interrupted, Location, Observer, Outcome, Request, State, Status};
 use haul::{Error, ErrorKind};
 use tokio_util::sync::CancellationToken;
 
 use super::context::{Connections, Context, name_of, usage};
+use super::interrupted::short_ids;
 use super::options::TransferArgs;
 use super::progress::{Progress, View};
 use super::report::Result;
@@ -34,7 +35,13 @@ impl Transfer<'_> {
         let sources = connections.parse(sources)?;
         let destination = connections.parse_one(destination)?;
         let args = connections.for_transfer(&sources, &destination)?;
-        let options = args.options()?;
+        let started = SystemTime::now();
+        let mut options = args.options()?;
+        options.request = Request {
+            options: self.context.known.to_keep(&self.context.given),
+            profiles: connections.named_by_profiles(),
+            several: self.recursive || sources.len() > 1 || sources.iter().any(plan::has_wildcards),
+        };
         if args.progress == View::Json {
             self.context.screen.speak_json();
         }
@@ -57,7 +64,7 @@ impl Transfer<'_> {
         progress.end(result.is_ok());
         let summary = result?;
         if summary.cancelled {
-            self.interrupted(options.resume);
+            interrupted(self.context, &options, started);
             return Err(Error::from(ErrorKind::Cancelled).into());
         }
         self.connections.close().await;
@@ -150,20 +157,33 @@ impl Transfer<'_> {
     fn progress(&self, args: &TransferArgs) -> Arc<Progress> {
         Progress::start(self.context, args.progress, args.json, args.retries)
     }
-
-    fn interrupted(&self, resume: bool) {
-        if self.context.stdout.is_closed() {
-            return;
-        }
-        self.context.screen.line("haul: interrupted");
-        if resume {
-            let hint = "run the same command again: it goes on where it stopped";
-            self.context.report.hint(hint);
-        }
-    }
 }
 
-async fn places(
+/// Tells of an interrupted run, and how to go on with what this run had in flight.
+pub(crate) fn interrupted(context: &Context, options: &transfer::Options, started: SystemTime) {
+    if context.stdout.is_closed() {
+        return;
+    }
+    context.screen.line("haul: interrupted");
+    if !options.resume {
+        return;
+    }
+    let left = transfer::interrupted(&options.state_dir).unwrap_or_default();
+    let ids = short_ids(&left);
+    let ours = |transfer: &Interrupted| {
+        let about = transfer.about.as_ref();
+        transfer.at >= started && about.is_ok_and(|about| about.state != State::Running && about.kept > 0)
+    };
+    let ours: Vec<_> = left.iter().zip(&ids).filter(|(transfer, _)| ours(transfer)).collect();
+    let hint = match ours.as_slice() {
+        [(_, id)] => format!("run the same command again, or haul resume {id}: it goes on where it stopped"),
+        [] => "run the same command again: it goes on where it stopped".to_owned(),
+        _ => "run the same command again: it goes on where it stopped; haul resume shows what was in flight".to_owned(),
+    };
+    context.report.hint(&hint);
+}
+
+pub(crate) async fn places(
     connections: &mut Connections<'_>,
     sources: &[Endpoint],
     destination: &Endpoint,
@@ -176,7 +196,7 @@ async fn places(
 }
 
 /// Waits, unless the run is cancelled.
-async fn unless<T>(cancel: &CancellationToken, future: impl Future<Output = Result<T>>) -> Result<T> {
+pub(crate) async fn unless<T>(cancel: &CancellationToken, future: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::select! {
         result = future => result,
         () = cancel.cancelled() => Err(Error::from(ErrorKind::Cancelled).into()),

@@ -8,6 +8,7 @@ use futures_util::StreamExt;
 use globset::{GlobBuilder, GlobMatcher};
 
 use super::Place;
+use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::{Entry, FileKind, Follow, RemotePath, Transport, escape};
 
@@ -45,6 +46,11 @@ pub async fn expand(place: &Place) -> Result<Matches> {
         }
         Err(e) => Err(e),
     }
+}
+
+/// Returns whether an endpoint's path has wildcards, and so may name several files.
+pub fn has_wildcards(endpoint: &Endpoint) -> bool {
+    is_pattern(&endpoint.path.pattern)
 }
 
 /// Follows one pattern without braces, name by name.

@@ -12,7 +12,7 @@ use crate::transfer::Location;
 use crate::transport::{RemotePath, Transport};
 
 pub use copy::{Options, copy};
-pub use glob::expand;
+pub use glob::{expand, has_wildcards};
 
 /// What the user named, connected.
 #[derive(Debug, Clone)]

@@ -1,14 +1,16 @@
 //! One try at moving one file: part opened, copied, finished, verified, renamed into place.
 
-use crate::error::{ErrorKind, Result};
-use crate::transport::{Durability, Entry, Finish, Follow, Replace, SetMetadata};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::transport::{Algorithm, Durability, Entry, Finish, Follow, Replace, SetMetadata};
 
 use super::copy::Progress;
-use super::journal::Journal;
+use super::journal::{Journal, SMALLEST_BLOCK};
 use super::run::Context;
 use super::streams::Streams;
 use super::types::{Event, Existing, Job, Location, Verified, Verify};
-use super::{proof, taken, verify};
+use super::{part, proof, taken, verify};
 
 /// One try and what it needs.
 pub(super) struct Attempt<'a> {
@@ -23,6 +25,8 @@ pub(super) struct Attempt<'a> {
     /// Whether an earlier attempt of this run failed.
     pub(super) retried: bool,
     pub(super) progress: &'a Progress,
+    /// Set once the part may have got the final name, whatever is heard of that.
+    pub(super) renaming: &'a AtomicBool,
 }
 
 /// What a try achieved.
@@ -34,16 +38,30 @@ pub(super) struct Moved {
 
 impl Attempt<'_> {
     pub(super) async fn run(&self, mut journal: Option<&mut Journal>) -> Result<Moved> {
+        if self.ctx.options.verify == Verify::Digest && self.algorithms().is_empty() {
+            // Better said before all of it is moved.
+            return Err(verify::none(&self.job.source, self.part));
+        }
         let kept = self.prove(journal.as_deref_mut()).await?;
         let last = Finish { durability: self.ctx.options.durability, metadata: self.metadata() };
-        let (bytes, finished) = Streams::new(self, journal).run(kept, last).await?;
+        let (bytes, finished) = match Streams::new(self, journal).run(kept, last).await {
+            Err(e) if kept > 0 => return Err(self.or_removed(e).await),
+            copied => copied?,
+        };
         if let Err(e) = finished.metadata {
             self.note(&format!("time and mode are not kept: {}", e.chain()));
         }
         self.source_is_unchanged(bytes).await?;
         verify::size_is(self.part, bytes, finished.size).await?;
+        if finished.size.is_some() && bytes > SMALLEST_BLOCK && !self.part.transport.capabilities().local {
+            // By its name as well: another file may be in its place by now, and would get the final one.
+            verify::size_is(self.part, bytes, None).await?;
+        }
         let verified = self.verify(kept > 0).await?;
         self.commit().await?;
+        if self.retried || kept > 0 {
+            part::clear(&self.job.destination).await;
+        }
         Ok(Moved { bytes, resumed_from: Some(kept).filter(|&kept| kept > 0), verified })
     }
 
@@ -61,7 +79,7 @@ impl Attempt<'_> {
 
     /// A source that changes while it is read gives a file that never existed; worth a question where there was time.
     async fn source_is_unchanged(&self, bytes: u64) -> Result<()> {
-        if bytes <= super::journal::SMALLEST_BLOCK {
+        if bytes <= SMALLEST_BLOCK {
             return Ok(());
         }
         let now = self.job.source.transport.stat(&self.job.source.path, Follow::Links).await?;
@@ -72,8 +90,7 @@ impl Attempt<'_> {
         if now.size.is_none_or(|size| size == bytes) && same_time {
             return Ok(());
         }
-        Err(crate::error::Error::new(ErrorKind::SourceChanged, "the source changed while it was read")
-            .at(self.job.source.shown()))
+        Err(Error::new(ErrorKind::SourceChanged, "the source changed while it was read").at(self.job.source.shown()))
     }
 
     async fn verify(&self, resumed: bool) -> Result<Verified> {
@@ -84,15 +101,8 @@ impl Attempt<'_> {
             return Ok(by_size);
         }
         let (source, part) = (&self.job.source, self.part);
-        let algorithm = verify::common_algorithm(&source.transport.capabilities(), &part.transport.capabilities());
-        let result = match algorithm {
-            Some(algorithm) => verify::digests_match(source, part, algorithm).await,
-            None => Err(crate::error::Error::new(ErrorKind::Unsupported, "the server gives no digest")
-                .at(source.shown())
-                .with_hint("use --verify auto, which proves what it can")),
-        };
-        match result {
-            Ok(()) => Ok(Verified::Digest),
+        match verify::digests_match(source, part, &self.algorithms()).await {
+            Ok(algorithm) => Ok(Verified::Digest(algorithm)),
             Err(e) if wanted == Verify::Digest || e.kind() == ErrorKind::VerifyFailed => Err(e),
             Err(e) => {
                 if e.kind() != ErrorKind::Unsupported {
@@ -101,6 +111,11 @@ impl Attempt<'_> {
                 Ok(by_size)
             }
         }
+    }
+
+    /// Returns the digests by which it can be proven, as far as the servers tell before they are asked.
+    fn algorithms(&self) -> Vec<Algorithm> {
+        verify::common_algorithms(&self.job.source.transport.capabilities(), &self.part.transport.capabilities())
     }
 
     /// Returns what to set on the part, so that the file has it from the instant it appears.
@@ -121,6 +136,7 @@ impl Attempt<'_> {
         let local = from.transport.capabilities().local;
         let is_new = local && self.existing.is_none();
         let replace = if keep || is_new { Replace::No } else { Replace::Yes };
+        self.renaming.store(true, Ordering::Relaxed);
         match rename(replace).await {
             Err(e) if local && e.kind() == ErrorKind::AlreadyExists => {
                 taken::by_its_own_name(destination).await?;
@@ -129,12 +145,25 @@ impl Attempt<'_> {
                 }
                 rename(Replace::Yes).await?;
             }
-            other => other?,
+            Err(e) => return Err(self.or_removed(e).await),
+            Ok(()) => {}
         }
         if durability == Durability::Synced && !from.transport.capabilities().fsync {
             self.note("the server has no fsync: whether the file survives a loss of power is up to it");
         }
         Ok(())
+    }
+
+    /// Tells an error with a part that was there from one that is worth another attempt, since the part is gone: a
+    /// server may remove what a lost connection left once it notices, though another one goes on with it.
+    async fn or_removed(&self, error: Error) -> Error {
+        let stat = || self.part.transport.stat(&self.part.path, Follow::Nothing);
+        match error.kind() {
+            ErrorKind::NotFound if stat().await.is_err_and(|e| e.kind() == ErrorKind::NotFound) => {
+                error.context("the part file was removed meanwhile").with_kind(ErrorKind::Busy)
+            }
+            _ => error,
+        }
     }
 
     /// The mode to make the part with.

@@ -71,12 +71,23 @@ impl<'a, 'j> Blocks<'a, 'j> {
         Ok(())
     }
 
+    /// Returns the blocks that are digested but not written down.
+    pub(super) fn left(self) -> Vec<(u64, blake3::Hash)> {
+        let under_way = self.idle.map(|digests| digests.under_way).unwrap_or_default();
+        under_way.into_iter().map(|(block, _, digest)| (block, digest)).collect()
+    }
+
     async fn settle(&mut self) -> Result<()> {
         if let Some(busy) = self.busy.take() {
             let stopped = |e| Error::new(ErrorKind::Other, "the digester stopped").with_source(e);
             self.idle = Some(busy.await.map_err(stopped)?);
         }
         Ok(())
+    }
+
+    /// Returns the block that the stream has come to, and whether nothing of it was read yet.
+    pub(super) fn at(&self) -> (u64, bool) {
+        (self.position / self.block, self.position.is_multiple_of(self.block))
     }
 
     /// Returns whether a whole block was read that the destination doesn't have yet.
@@ -141,7 +152,7 @@ impl Digests {
 
 #[cfg(test)]
 mod tests {
-    use super::super::journal::tests::head;
+    use super::super::journal::tests::{head, open};
     use super::*;
 
     /// Sends a stream through in chunks of this length; returns how many bytes the journal has.
@@ -164,7 +175,7 @@ mod tests {
         let size = file.len() as u64;
         for chunk in [7_777, 262_144, 1 << 20, file.len()] {
             let dir = tempfile::tempdir().unwrap();
-            let mut journal = Journal::open(dir.path(), "id", head(size)).unwrap();
+            let mut journal = open(dir.path(), head(size));
             let start = 2 << 20;
             let rest = &file[start..];
             let kept = pass(&mut journal, rest, start as u64, chunk, rest.len() as u64 - 1).await;
@@ -181,7 +192,7 @@ mod tests {
     #[tokio::test]
     async fn a_block_does_not_wait_for_the_next_one() {
         let dir = tempfile::tempdir().unwrap();
-        let mut journal = Journal::open(dir.path(), "id", head(8 << 20)).unwrap();
+        let mut journal = open(dir.path(), head(8 << 20));
         let journal = Mutex::new(&mut journal);
         let mut blocks = Blocks::new(&journal, 0);
         blocks.update(Bytes::from(vec![1; (1 << 20) - 1])).await.unwrap();

@@ -14,7 +14,7 @@ use super::run::Context;
 use super::taken;
 use super::types::Location;
 use crate::error::{Error, ErrorKind, Result};
-use crate::transport::{Entry, FileKind, Follow, Precision};
+use crate::transport::{Durability, Entry, FileKind, Follow, Precision};
 
 /// Of a longer listing only the names' hashes are kept: each file that is there is looked at by itself.
 const LONGEST_LISTING: usize = 20_000;
@@ -99,7 +99,12 @@ impl Folder {
             {
                 return Made::Failed;
             }
-            match self.make_itself(ctx).await {
+            let made = async {
+                let made = self.make_itself(ctx).await?;
+                // Whoever made it: what is to be durable in it needs its name as well.
+                sync_parent(ctx, &self.at).await.map(|()| made)
+            };
+            match made.await {
                 Ok(made) => made,
                 Err(error) => {
                     *self.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
@@ -171,6 +176,14 @@ impl Folder {
         let (Some(parent), Some(name)) = (&self.parent, self.at.path.file_name()) else { return true };
         !self.at.transport.capabilities().local
             || matches!(parent.look_up(name).await, Known::Entry(entry) if entry.kind == FileKind::Directory)
+    }
+}
+
+/// Makes sure that a new name survives a loss of power, where that is wanted.
+pub(super) async fn sync_parent(ctx: &Context, at: &Location) -> Result<()> {
+    match at.path.parent() {
+        Some(parent) if ctx.options.durability == Durability::Synced => at.transport.sync(&parent).await,
+        _ => Ok(()),
     }
 }
 

@@ -1,22 +1,23 @@
 //! One file from decision to outcome: skip it, or try until it is there or trying is no use.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::{Entry, FileKind, Follow, Precision};
 
+use super::aftermath::{self, Aftermath};
 use super::attempt::{Attempt, Moved};
 use super::copy::Progress;
 use super::folder::{Made, existing};
-use super::journal::{Head, Journal, SMALLEST_BLOCK};
+use super::journal::{Found, Head, Journal, SMALLEST_BLOCK};
+use super::lock::Held;
 use super::part;
 use super::retry::{Budget, pause};
 use super::run::Context;
+use super::settled;
 use super::types::{Event, Existing, Job, Location, Outcome, Status, Verified};
-
-/// How long removing a useless part file may take.
-const CLEAN_UP: Duration = Duration::from_secs(5);
 
 /// Carries out one job.
 pub(super) async fn run(ctx: Arc<Context>, id: u64, job: Job) -> Outcome {
@@ -28,10 +29,13 @@ pub(super) async fn run(ctx: Arc<Context>, id: u64, job: Job) -> Outcome {
         entry: job.entry.clone(),
         announced: false,
         retried: false,
+        renaming: AtomicBool::new(false),
         progress: Progress::new(id, Arc::clone(&ctx)),
         resumed_from: None,
         verified: None,
         journal: None,
+        held: None,
+        taken_back: false,
     };
     let status = moving.until_done().await.unwrap_or_else(Status::Failed);
     Outcome {
@@ -47,17 +51,24 @@ pub(super) async fn run(ctx: Arc<Context>, id: u64, job: Job) -> Outcome {
     }
 }
 
-struct Moving<'a> {
-    ctx: &'a Context,
-    id: u64,
-    job: &'a Job,
-    entry: Option<Entry>,
-    announced: bool,
-    retried: bool,
-    progress: Progress,
-    resumed_from: Option<u64>,
-    verified: Option<Verified>,
-    journal: Option<Journal>,
+/// One job under way.
+pub(super) struct Moving<'a> {
+    pub(super) ctx: &'a Context,
+    pub(super) id: u64,
+    pub(super) job: &'a Job,
+    pub(super) entry: Option<Entry>,
+    pub(super) announced: bool,
+    pub(super) retried: bool,
+    /// Whether an attempt of this run came to its rename.
+    pub(super) renaming: AtomicBool,
+    pub(super) progress: Progress,
+    pub(super) resumed_from: Option<u64>,
+    pub(super) verified: Option<Verified>,
+    pub(super) journal: Option<Journal>,
+    /// The destination, until the job is through: between two attempts as well, nobody else may write it.
+    pub(super) held: Option<Held>,
+    /// What an earlier boot left at the final name was found damaged.
+    pub(super) taken_back: bool,
 }
 
 impl Moving<'_> {
@@ -71,6 +82,13 @@ impl Moving<'_> {
                 Ok(status) => return Ok(status),
                 Err(error) => error,
             };
+            if let Some(journal) = &mut self.journal {
+                journal.stopped(&error);
+            }
+            // Another file has tried for all of them.
+            if self.ctx.is_stopped() {
+                return Err(error);
+            }
             let reached = self.journal.as_ref().map_or(0, Journal::kept);
             let Some(wait) = budget.next(&error, reached > furthest) else { return Err(error) };
             furthest = furthest.max(reached);
@@ -81,6 +99,9 @@ impl Moving<'_> {
             let attempt = budget.made();
             self.ctx.observer.event(Event::Retrying { id: self.id, attempt, wait, error });
             if !pause(wait, &self.ctx.cancel).await {
+                if let Some(journal) = &mut self.journal {
+                    journal.stopped(&cancelled());
+                }
                 return Err(cancelled());
             }
         }
@@ -104,16 +125,47 @@ impl Moving<'_> {
             Some(listed) => listed,
             None => self.source_entry().await?,
         };
-        if let Some(reason) = reason_to_skip(&entry, existing.as_ref(), self.ctx.options.existing)? {
+        let skip = reason_to_skip(&entry, existing.as_ref(), self.ctx.options.existing)?;
+        let aftermath = match &existing {
+            // What a listing said before it was taken back counts no more.
+            Some(existing) if !self.taken_back => aftermath::of(self.ctx, self.job, &entry, existing).await?,
+            _ => Aftermath::None,
+        };
+        let skip = skip.filter(|_| !self.taken_back && matches!(aftermath, Aftermath::None));
+        if let Some(reason) = skip.filter(|_| self.ctx.options.dry_run || !self.is_left()) {
+            aftermath::sync_what_is_fresh(self.ctx, &self.job.destination).await?;
             return Ok(Status::Skipped(reason));
         }
         if self.ctx.options.dry_run {
             return Ok(Status::Planned);
         }
         self.announce(&entry);
-        let _held = self.ctx.locks.take(&self.job.destination.url)?;
+        match (self.hold().await, skip) {
+            // What was left is in use.
+            (Err(_), Some(reason)) => return Ok(Status::Skipped(reason)),
+            (held, _) => held?,
+        }
         let part = self.part()?;
-        self.open_journal(&entry)?;
+        if let Aftermath::Lost(journal) = aftermath {
+            self.note("a loss of power took some of what was in it: moving that again");
+            self.taken_back = true;
+            aftermath::take_back(self.ctx, self.job, &part, journal).await?;
+        }
+        if self.open_journal(&entry)? {
+            self.tell_what_is_aside(&part).await;
+        }
+        self.mark_unsettled();
+        if let Some(moved) = self.was_renamed(&entry, existing.as_ref(), &part).await? {
+            part::clear(&self.job.destination).await;
+            self.succeeded(&moved);
+            return Ok(Status::Done);
+        }
+        if let Some(reason) = skip {
+            self.discard(&part).await;
+            part::clear(&self.job.destination).await;
+            aftermath::sync_what_is_fresh(self.ctx, &self.job.destination).await?;
+            return Ok(Status::Skipped(reason));
+        }
         let mut journal = self.journal.take();
         let result = self.attempt(&entry, existing.as_ref(), &part, journal.as_mut()).await;
         self.journal = journal;
@@ -146,6 +198,7 @@ impl Moving<'_> {
             part,
             retried: self.retried,
             progress: &self.progress,
+            renaming: &self.renaming,
         };
         attempt.run(journal).await
     }
@@ -199,54 +252,60 @@ impl Moving<'_> {
         Ok(self.job.destination.sibling(part::path_of(&self.job.destination.path, &id)?))
     }
 
-    /// Opens the journal for files that are worth one, or starts it anew when the source is another now.
-    fn open_journal(&mut self, entry: &Entry) -> Result<()> {
+    /// Opens the journal for files that are worth one, or starts it anew when the source is another now; returns whether
+    /// an earlier run left one of which nothing is gone on with.
+    fn open_journal(&mut self, entry: &Entry) -> Result<bool> {
         let (source, destination) = (&self.job.source.url, &self.job.destination.url);
         let id = self.ctx.transfer_id(source, destination);
         let Some(size) = entry.size.filter(|&size| size > SMALLEST_BLOCK && self.ctx.options.resume) else {
-            Journal::forget(&self.ctx.journals, &id);
-            return Ok(());
+            return Ok(Journal::forget(&self.ctx.journals, &id));
         };
         let head = Head::new(source, destination, entry, size);
-        self.journal = match self.journal.take() {
-            Some(journal) if journal.head == head => Some(journal),
-            _ => Some(Journal::open(&self.ctx.journals, &id, head)?),
-        };
-        Ok(())
+        if let Some(mut journal) = self.journal.take().filter(|journal| journal.head == head) {
+            journal.again()?;
+            self.journal = Some(journal);
+            return Ok(false);
+        }
+        let was_left = Journal::is_left(&self.ctx.journals, &id);
+        let below = self.job.destination.transport.held_root();
+        let (journal, found) = Journal::open(&self.ctx.journals, &id, head, &self.ctx.options.request, below)?;
+        let anew = was_left && journal.kept() == 0;
+        self.journal = Some(journal);
+        if found == Found::OtherSource {
+            self.note("the source is another than when it was interrupted: starting anew");
+        }
+        Ok(anew)
+    }
+
+    /// Remembers, before anything has its name, that a loss of power may take what is in it.
+    fn mark_unsettled(&self) {
+        if settled::needs_mark(&self.job.destination, self.ctx.options.durability)
+            && let Some(error) = self.ctx.unsettled.begin()
+        {
+            self.note(&format!(
+                "a loss of power soon after this run may go unnoticed: can't make a note of it: {error}"
+            ));
+        }
+    }
+
+    pub(super) fn note(&self, text: &str) {
+        self.ctx.observer.event(Event::Note { id: self.id, text: text.to_owned() });
     }
 
     fn succeeded(&mut self, moved: &Moved) {
-        if let Some(journal) = self.journal.take() {
-            journal.remove();
+        if let Some(mut journal) = self.journal.take() {
+            let kept = self.ctx.unsettled.kept_journals();
+            let needed = settled::needs_mark(&self.job.destination, self.ctx.options.durability);
+            match kept.filter(|_| needed) {
+                Some(kept) => journal.keep_in(&kept),
+                None => journal.remove(),
+            }
         }
         if let Some(entry) = &mut self.entry {
             entry.size = Some(moved.bytes);
         }
         self.resumed_from = self.resumed_from.or(moved.resumed_from);
         self.verified = Some(moved.verified);
-    }
-
-    async fn failed(&mut self, error: Error, part: &Location) -> Error {
-        if error.kind() == ErrorKind::VerifyFailed {
-            if let Some(journal) = self.journal.take() {
-                journal.remove();
-            }
-            return error
-                .with_hint(format!("what arrived is kept as {} for a look; the next run starts anew", part.shown()));
-        }
-        // Nothing that a later attempt could use: leave no trace. A lost connection has no way to do that.
-        let reached = self.journal.as_ref().map_or(0, Journal::kept);
-        if reached == 0 && !error.kind().is_retryable() {
-            self.discard(part).await;
-        }
-        error
-    }
-
-    async fn discard(&mut self, part: &Location) {
-        if let Some(journal) = self.journal.take() {
-            journal.remove();
-        }
-        let _ = tokio::time::timeout(CLEAN_UP, part.transport.remove_file(&part.path)).await;
     }
 }
 

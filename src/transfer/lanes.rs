@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 
 use super::controller::Controller;
+use super::descriptors::Descriptors;
 use super::memory::Memory;
 use super::run::Context;
 use super::types::{Job, Location};
@@ -52,6 +53,7 @@ pub(super) struct Lanes {
     remotes: Vec<(Arc<dyn Transport>, String)>,
     controller: Option<Controller>,
     memory: Memory,
+    descriptors: Descriptors,
     /// Connections that there are now.
     open: usize,
     opening: Option<JoinHandle<usize>>,
@@ -76,6 +78,7 @@ impl Lanes {
         Self {
             ctx,
             memory,
+            descriptors: Descriptors::ask(),
             remotes: Vec::new(),
             controller: None,
             open: 1,
@@ -99,6 +102,8 @@ impl Lanes {
             Some(most) => self.jobs < most.max(1),
             None => self.taken < self.open * self.streams,
         };
+        // A file that can't be opened is a file that isn't moved: rather fewer at once.
+        let room = room && self.jobs < self.descriptors.jobs(self.open);
         self.crowded |= !room;
         room
     }
@@ -186,7 +191,7 @@ impl Lanes {
         self.streams = self.streams.min(capabilities.streams.max(1));
         self.round_trip = self.round_trip.max(at.transport.round_trip().unwrap_or_default());
         let host = Memory::host_of(&at.url);
-        let most = capabilities.max_connections;
+        let most = capabilities.max_connections.min(self.descriptors.connections());
         let controller = match self.memory.get(&host) {
             Some(found) => Controller::remembered(found, most),
             None => Controller::new(1, most),
@@ -283,6 +288,7 @@ impl Lanes {
             Some(segments) => segments,
             None => (self.open / sharers.max(1)).max(1),
         };
+        let share = share.min(self.descriptors.streams(sharers));
         self.ctx.share.send_if_modified(|now| std::mem::replace(now, share) != share);
     }
 

@@ -41,7 +41,9 @@ impl Memory {
     /// Reads what is there.
     pub(super) fn open(state_dir: &Path) -> Self {
         let path = state_dir.join("hosts.json");
-        let small = fs::metadata(&path).is_ok_and(|metadata| metadata.len() <= LONGEST);
+        // Left by a process that was killed as it wrote; one that is writing now does without.
+        let _ = fs::remove_file(path.with_extension("new"));
+        let small = fs::metadata(&path).is_ok_and(|metadata| metadata.is_file() && metadata.len() <= LONGEST);
         let text = small.then(|| fs::read(&path).ok()).flatten().unwrap_or_default();
         let mut hosts: BTreeMap<String, Host> = serde_json::from_slice(&text).unwrap_or_default();
         let now = now();
@@ -74,7 +76,7 @@ impl Memory {
     }
 
     fn write(&self) -> std::io::Result<()> {
-        let new = self.path.with_extension(format!("{}.new", std::process::id()));
+        let new = self.path.with_extension("new");
         let _ = fs::remove_file(&new);
         let mut file = File::options().write(true).create_new(true).mode(0o600).open(&new)?;
         file.write_all(&serde_json::to_vec(&self.hosts)?)?;

@@ -24,11 +24,16 @@ pub(super) async fn prove(source: &Location, part: &Location, journal: &mut Jour
     let size = match part.transport.stat(&part.path, Follow::Nothing).await {
         Ok(entry) if entry.kind == FileKind::File => entry.size.unwrap_or(0),
         Ok(_) => 0,
-        Err(e) if e.kind() == ErrorKind::NotFound => 0,
+        Err(e) if e.kind() == ErrorKind::NotFound => {
+            folder_is_there(part).await?;
+            0
+        }
         Err(e) => return Err(e),
     };
     // A part longer than the source was written by somebody else.
-    if size == 0 || size > journal.head.size || !from.resume_read || !to.resume_write {
+    // And a server that has APPE but no REST can't show what it has.
+    let unproven = !from.resume_read || !to.resume_write || !to.resume_read;
+    if size == 0 || size > journal.head.size || unproven {
         journal.retain(|_, _| false)?;
         return Ok(0);
     }
@@ -44,6 +49,17 @@ pub(super) async fn prove(source: &Location, part: &Location, journal: &mut Jour
     let runs = try_join_all(journal.runs().into_iter().map(|run| ends_alike(source, part, journal, run))).await?;
     journal.retain(|_, range| runs.iter().any(|(run, alike)| *alike && run.contains(&range.start)))?;
     Ok(journal.kept())
+}
+
+/// Fails where the part's directory is missing: a disk that is away may come back, and the part with it.
+async fn folder_is_there(part: &Location) -> Result<()> {
+    let Some(folder) = part.path.parent() else { return Ok(()) };
+    match part.transport.stat(&folder, Follow::Links).await {
+        Err(e) if e.kind() == ErrorKind::NotFound => {
+            Err(Error::new(ErrorKind::NotFound, "the directory is not there").at(folder))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Returns the run and whether its end is the same at both ends; what is on this machine was proven already.
@@ -68,7 +84,7 @@ async fn ends_alike(
 }
 
 /// Returns the blocks that don't have the digests that the journal says.
-async fn damaged(at: &Location, journal: &Journal) -> Result<HashSet<u64>> {
+pub(super) async fn damaged(at: &Location, journal: &Journal) -> Result<HashSet<u64>> {
     let mut damaged = HashSet::new();
     for run in journal.runs() {
         let mut stream = at.transport.open_read(&at.path, ReadRange::between(run.start, run.end)).await?;

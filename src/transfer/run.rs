@@ -11,14 +11,18 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::transport::{FileKind, SetMetadata};
+use crate::transport::{Durability, FileKind, SetMetadata};
 
-use super::folder::{Folder, Made, existing};
+use super::folder::{Folder, Made, existing, sync_parent};
 use super::lanes::{Lanes, Load};
 use super::lock::Locks;
 use super::rate::Limiter;
+use super::settled::Unsettled;
 use super::types::{Event, Existing, Location, Observer, Options, Outcome, Status, Summary, Task};
-use super::{job, journal, part, taken};
+use super::{interrupted, job, journal, part, room, taken};
+
+/// How long a run waits for old journals to be cleared away.
+const CLEARING: Duration = Duration::from_secs(2);
 
 /// What all jobs of a run share.
 pub(super) struct Context {
@@ -28,10 +32,10 @@ pub(super) struct Context {
     pub(super) limiter: Limiter,
     pub(super) locks: Arc<Locks>,
     pub(super) journals: PathBuf,
+    pub(super) unsettled: Unsettled,
     pub(super) umask: u32,
     /// How many streams one large file may have now.
     pub(super) share: watch::Sender<usize>,
-    installation: [u8; 16],
     stopped: AtomicBool,
     /// Bytes moved so far, and what files weigh besides their bytes: what the controller measures.
     work: AtomicU64,
@@ -39,11 +43,12 @@ pub(super) struct Context {
 
 impl Context {
     pub(super) fn new(options: &Options, observer: Arc<dyn Observer>, cancel: CancellationToken) -> Result<Arc<Self>> {
-        let journals = journal::make_folder(&options.state_dir)?;
+        let advised = |e| room::advise_about_state(e, &options.state_dir);
+        let journals = journal::make_folder(&options.state_dir).map_err(advised)?;
         Ok(Arc::new(Self {
             limiter: Limiter::new(options.limit_rate),
-            locks: Locks::open(&journals)?,
-            installation: journal::installation(&journals)?,
+            locks: Locks::open(&journals).map_err(advised)?,
+            unsettled: Unsettled::open(&journals, &options.boot),
             journals,
             umask: umask(),
             share: watch::Sender::new(1),
@@ -57,13 +62,7 @@ impl Context {
 
     /// Returns the name of a transfer, the same whenever the same command is run again on this machine.
     pub(super) fn transfer_id(&self, source: &str, destination: &str) -> String {
-        let mut hasher = blake3::Hasher::new_keyed(&{
-            let mut key = [0; 32];
-            key[..16].copy_from_slice(&self.installation);
-            key
-        });
-        hasher.update(source.as_bytes()).update(&[0]).update(destination.as_bytes());
-        hasher.finalize().to_hex()[..part::ID_LENGTH].to_owned()
+        part::id_of(self.locks.number(), source, destination)
     }
 
     /// Returns whether an endpoint was given up: what is left gets one attempt and no retries.
@@ -227,14 +226,26 @@ impl Run {
         }
         for (at, mode) in std::mem::take(&mut self.modes).into_iter().rev() {
             let metadata = SetMetadata { mode: Some(mode), mtime: None };
-            if let Err(e) = at.transport.set_metadata(&at.path, metadata).await {
+            let kept = at.transport.set_metadata(&at.path, metadata).await;
+            let kept = match kept {
+                Ok(()) if self.ctx.options.durability == Durability::Synced => at.transport.sync(&at.path).await,
+                other => other,
+            };
+            if let Err(e) = kept {
                 let text = format!("the directory's mode is not kept: {}", e.chain());
                 self.ctx.observer.event(Event::Note { id: self.next_id, text });
             }
         }
         self.lanes.remember();
+        self.ctx.unsettled.end();
         self.summary.elapsed = self.started.elapsed();
         self.summary.cancelled = self.ctx.cancel.is_cancelled();
+        if !self.summary.cancelled && !self.ctx.options.dry_run {
+            let state_dir = self.ctx.options.state_dir.clone();
+            let clearing = tokio::task::spawn_blocking(move || interrupted::clear_away(&state_dir));
+            // A disk that hangs holds nobody up: the rest is for another day.
+            let _ = tokio::time::timeout(CLEARING, clearing).await;
+        }
         Ok(self.summary)
     }
 }
@@ -261,7 +272,8 @@ async fn make_link(ctx: &Context, at: &Location, target: &[u8], folder: Option<A
             taken::by_its_own_name(at).await?;
             Err(e)
         }
-        made => made.map(|()| Status::Done),
+        Ok(()) => sync_parent(ctx, at).await.map(|()| Status::Done),
+        Err(e) => Err(e),
     }
 }
 

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use crate::endpoint::encode_path;
 use crate::error::{Error, Result};
-use crate::transport::{Durability, Entry, RemotePath, Transport};
+use crate::transport::{Algorithm, Durability, Entry, RemotePath, Transport};
 
 use super::folder::Folder;
+use super::notes::Request;
+use super::settled::Boot;
 
 /// A path at a connected endpoint.
 #[derive(Debug, Clone)]
@@ -34,7 +36,10 @@ impl Location {
     pub fn child(&self, name: &[u8]) -> Result<Self> {
         let path = self.path.join(name)?;
         let slash = if self.url.ends_with('/') { "" } else { "/" };
-        let url = format!("{}{slash}{}", self.url, encode_path(name));
+        // At the root of an SFTP server a plain ~ would be the home directory.
+        let home = name == b"~" && self.path == RemotePath::root();
+        let encoded = if home { "%7E".to_owned() } else { encode_path(name) };
+        let url = format!("{}{slash}{encoded}", self.url);
         Ok(Self { transport: Arc::clone(&self.transport), path, url })
     }
 
@@ -124,8 +129,8 @@ pub enum Verified {
     Size,
     /// Its size is right and bytes before the resumed offset were compared with what was moved earlier.
     Overlap,
-    /// Its digest is the same at both ends.
-    Digest,
+    /// This digest of it is the same at both ends.
+    Digest(Algorithm),
 }
 
 /// How [`crate::transfer::run`] moves files.
@@ -155,6 +160,10 @@ pub struct Options {
     pub dry_run: bool,
     /// Where journals are kept.
     pub state_dir: PathBuf,
+    /// How the transfers were asked for; written to their journals, so nothing in it may be secret.
+    pub request: Request,
+    /// Which boot of this machine this is: what an earlier one wrote may have been lost with the power.
+    pub boot: Boot,
 }
 
 impl Options {
@@ -173,6 +182,8 @@ impl Options {
             existing: Existing::ReplaceDifferent,
             dry_run: false,
             state_dir: state_dir.into(),
+            request: Request::default(),
+            boot: Boot::current(),
         }
     }
 }

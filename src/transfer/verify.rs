@@ -3,7 +3,7 @@
 use sha2::Digest as _;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::transport::{Algorithm, Capabilities, Follow, ReadRange};
+use crate::transport::{Algorithm, Capabilities, FileKind, Follow, ReadRange};
 
 use super::types::Location;
 
@@ -11,7 +11,16 @@ use super::types::Location;
 pub(super) async fn size_is(part: &Location, expected: u64, told: Option<u64>) -> Result<()> {
     let found = match told {
         Some(size) => Some(size),
-        None => part.transport.stat(&part.path, Follow::Nothing).await?.size,
+        None => {
+            let entry = part.transport.stat(&part.path, Follow::Nothing).await?;
+            // A server that doesn't tell kinds tells a size.
+            let is_file = entry.kind == FileKind::File || (entry.kind == FileKind::Other && entry.size.is_some());
+            if !is_file {
+                let text = "somebody put something else into the place of what was sent";
+                return Err(Error::new(ErrorKind::Other, text).at(&part.path));
+            }
+            entry.size
+        }
     };
     match found {
         Some(found) if found != expected => {
@@ -23,33 +32,52 @@ pub(super) async fn size_is(part: &Location, expected: u64, told: Option<u64>) -
     }
 }
 
-/// Returns the strongest digest that both ends can give.
-pub(super) fn common_algorithm(source: &Capabilities, destination: &Capabilities) -> Option<Algorithm> {
-    let gives = |end: &Capabilities, algorithm| end.local || end.digests.contains(&algorithm);
-    [Algorithm::Sha512, Algorithm::Sha256, Algorithm::Sha1, Algorithm::Md5, Algorithm::Crc32]
-        .into_iter()
-        // SHA-512 is asked for only where SHA-256 isn't there: it proves nothing more about accidents.
-        .filter(|algorithm| gives(source, *algorithm) && gives(destination, *algorithm))
-        .min_by_key(|algorithm| match algorithm {
-            Algorithm::Sha256 => 0,
-            Algorithm::Sha512 => 1,
-            Algorithm::Sha1 => 2,
-            Algorithm::Md5 => 3,
-            Algorithm::Crc32 => 4,
-        })
+/// Compares both ends by the strongest digest that both give; returns which that was.
+///
+/// # Errors
+/// `VerifyFailed` when they differ; `Unsupported` when there is none.
+pub(super) async fn digests_alike(source: &Location, part: &Location) -> Result<Algorithm> {
+    let algorithms = common_algorithms(&source.transport.capabilities(), &part.transport.capabilities());
+    digests_match(source, part, &algorithms).await
 }
 
-/// Fails with `VerifyFailed` unless both ends have the same digest.
-pub(super) async fn digests_match(source: &Location, part: &Location, algorithm: Algorithm) -> Result<()> {
-    let (sent, arrived) = tokio::try_join!(digest_of(source, algorithm), digest_of(part, algorithm))?;
-    if sent == arrived {
-        return Ok(());
+/// Returns the digests that both ends can give, or may be asked for, strongest first.
+pub(super) fn common_algorithms(source: &Capabilities, destination: &Capabilities) -> Vec<Algorithm> {
+    let gives = |end: &Capabilities, algorithm| end.local || end.digests.contains(&algorithm);
+    let all = [Algorithm::Sha512, Algorithm::Sha256, Algorithm::Sha1, Algorithm::Md5, Algorithm::Crc32];
+    all.into_iter().filter(|algorithm| gives(source, *algorithm) && gives(destination, *algorithm)).collect()
+}
+
+/// Compares both ends by the strongest of these digests that both give after all; returns which that was.
+///
+/// # Errors
+/// `VerifyFailed` when they differ; `Unsupported` when there is none.
+pub(super) async fn digests_match(source: &Location, part: &Location, of: &[Algorithm]) -> Result<Algorithm> {
+    for &algorithm in of {
+        match tokio::try_join!(digest_of(source, algorithm), digest_of(part, algorithm)) {
+            Ok((sent, arrived)) => return same(algorithm, &sent, &arrived).map_err(|e| e.at(part.shown())),
+            // A server doesn't always say what it can't do before it is asked.
+            Err(e) if e.kind() == ErrorKind::Unsupported => tracing::debug!("another digest: {}", e.chain()),
+            Err(e) => return Err(e),
+        }
     }
-    Err(Error::new(
-        ErrorKind::VerifyFailed,
-        format!("its {} is {} where the source has {}", algorithm.name(), hex(&arrived), hex(&sent)),
-    )
-    .at(part.shown()))
+    Err(none(source, part))
+}
+
+/// Makes the error of ends that have no digest in common.
+pub(super) fn none(source: &Location, part: &Location) -> Error {
+    let far = if source.transport.capabilities().local { part } else { source };
+    Error::new(ErrorKind::Unsupported, "the server gives no digest")
+        .at(far.shown())
+        .with_hint("use --verify auto, which proves what it can")
+}
+
+fn same(algorithm: Algorithm, sent: &[u8], arrived: &[u8]) -> Result<Algorithm> {
+    if sent == arrived {
+        return Ok(algorithm);
+    }
+    let text = format!("its {} is {} where the source has {}", algorithm.name(), hex(arrived), hex(sent));
+    Err(Error::new(ErrorKind::VerifyFailed, text))
 }
 
 async fn digest_of(at: &Location, algorithm: Algorithm) -> Result<Vec<u8>> {
@@ -64,6 +92,42 @@ async fn digest_of(at: &Location, algorithm: Algorithm) -> Result<Vec<u8>> {
             return Ok(hasher.finish());
         }
         hasher.update(&chunk);
+    }
+}
+
+/// The digests of what passes through a pipe, which can't be read twice: all that the other end may be asked for.
+pub(super) struct Passing(Vec<(Algorithm, Hasher)>);
+
+impl Passing {
+    /// Begins, for a file at the other end.
+    pub(super) fn new(of: &Location) -> Self {
+        let capabilities = of.transport.capabilities();
+        let algorithms = common_algorithms(&capabilities, &capabilities);
+        Self(algorithms.into_iter().map(|algorithm| (algorithm, Hasher::new(algorithm))).collect())
+    }
+
+    /// Returns whether the other end gives no digest.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Takes the next bytes.
+    pub(super) fn update(&mut self, bytes: &[u8]) {
+        for (_, hasher) in &mut self.0 {
+            hasher.update(bytes);
+        }
+    }
+
+    /// Compares what passed with the file; errors as [`digests_match`].
+    pub(super) async fn matches(self, file: &Location) -> Result<Algorithm> {
+        for (algorithm, passed) in self.0 {
+            match digest_of(file, algorithm).await {
+                Ok(found) => return same(algorithm, &passed.finish(), &found).map_err(|e| e.at(file.shown())),
+                Err(e) if e.kind() == ErrorKind::Unsupported => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Err(none(file, file))
     }
 }
 

@@ -83,6 +83,17 @@ pub trait Transport: Send + Sync + Debug {
         None
     }
 
+    /// Returns the root that [`Self::beneath`] was given, if this came of it.
+    fn held_root(&self) -> Option<&RemotePath> {
+        None
+    }
+
+    /// Returns what a path is known by however it was called: through links to its directory, by another spelling of host
+    /// or login. `None` where no more is known than its URL.
+    async fn place(&self, _path: &RemotePath) -> Option<Vec<u8>> {
+        None
+    }
+
     /// Returns the directory that the login starts in; for local files, the current directory.
     async fn home(&self) -> Result<RemotePath>;
 
@@ -114,6 +125,12 @@ pub trait Transport: Send + Sync + Debug {
 
     /// Makes one directory; `AlreadyExists` if anything is there, `NotFound` if the parent is missing.
     async fn create_dir(&self, path: &RemotePath) -> Result<()>;
+
+    /// Forces a file, or the names in a directory, to the disk, so that they survive a loss of power. Does nothing where
+    /// `capabilities().fsync` says that the endpoint can't.
+    async fn sync(&self, _path: &RemotePath) -> Result<()> {
+        Ok(())
+    }
 
     /// Sets what is `Some`; symbolic links are followed by most servers, so give no link. `Unsupported` where the
     /// capabilities say so.
@@ -156,6 +173,11 @@ pub trait WriteStream: Send {
 
     /// Returns how many bytes from the stream's start, without a gap, the endpoint has taken so far.
     fn acknowledged(&self) -> u64;
+
+    /// Hands on what it has gathered, where it gathers: after a break elsewhere, so that little is moved again.
+    async fn hand_on(&mut self) -> Result<()> {
+        Ok(())
+    }
 
     /// Waits until every byte is taken, sets what is to be set, and closes the file. Only its `Ok` says that all of it
     /// is there.

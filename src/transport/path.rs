@@ -67,6 +67,29 @@ impl RemotePath {
         Ok(path)
     }
 
+    /// Returns a name beside it that listings leave out: `.NAME.haul-ID` and an ending, `NAME` cut where that would be too
+    /// long.
+    ///
+    /// # Errors
+    /// `IsADirectory` for the root.
+    pub(crate) fn beside(&self, id: &str, ending: &str) -> Result<Self> {
+        let (Some(parent), Some(name)) = (self.parent(), self.file_name()) else {
+            return Err(Error::new(ErrorKind::IsADirectory, "the root can't be written as a file").at(self));
+        };
+        let tail = format!(".haul-{id}{ending}");
+        let name = &name[..cut(name, LONGEST_NAME - 1 - tail.len())];
+        parent.join([b".", name, tail.as_bytes()].concat())
+    }
+
+    /// Returns where a file goes that is in the way of another until that has its name: `.NAME.haul-ID.old`, always the
+    /// same, so that one that was left there is found again.
+    ///
+    /// # Errors
+    /// `IsADirectory` for the root.
+    pub(crate) fn out_of_the_way(&self) -> Result<Self> {
+        self.beside(&blake3::hash(&self.0).to_hex()[..16], ".old")
+    }
+
     /// Returns the directory that holds it, `None` for the root.
     pub fn parent(&self) -> Option<Self> {
         let slash = self.0.iter().rposition(|&b| b == b'/')?;
@@ -124,6 +147,17 @@ impl fmt::Debug for RemotePath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "RemotePath(\"{self}\")")
     }
+}
+
+/// The longest name that file systems and servers commonly take, in bytes.
+const LONGEST_NAME: usize = 255;
+
+/// Where to cut a name so that a character of UTF-8 stays whole: servers may refuse half of one.
+fn cut(name: &[u8], longest: usize) -> usize {
+    if name.len() <= longest {
+        return name.len();
+    }
+    (longest.saturating_sub(3)..=longest).rev().find(|&i| name[i] & 0xc0 != 0x80).unwrap_or(longest)
 }
 
 /// Returns whether `name` is one path component that stays where it is put.

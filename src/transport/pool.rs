@@ -53,6 +53,9 @@ struct State<C> {
     /// How many the caller wants; `None`: as many as it uses at once.
     wanted: Option<usize>,
     refused: Option<Refused>,
+    /// Connections that could not be opened while there was none, and why the latest could not.
+    failures: u64,
+    failure: Option<Error>,
     /// How long a refusal counts.
     memory: Duration,
     closed: bool,
@@ -79,6 +82,8 @@ impl<C: Pooled> Pool<C> {
             max: max.max(1),
             wanted: None,
             refused: None,
+            failures: 0,
+            failure: None,
             memory: REFUSAL,
             closed: false,
         });
@@ -89,16 +94,18 @@ impl<C: Pooled> Pool<C> {
     /// Returns an idle connection, or opens one, or waits until one is free, whichever comes first.
     ///
     /// A connection that can't be opened while others are there is taken for the server's limit: for a while no more
-    /// are tried, and the caller waits for one of those.
+    /// are tried, and the caller waits for one of those. Who waits while the only one can't be opened is told the same:
+    /// a server that doesn't answer would cost each of many its own timeout, one after the other.
     ///
     /// # Errors
     /// What opening the only one failed with; `Timeout` when nothing moves; `ConnectionLost` once closed.
     pub(super) async fn checkout(&self) -> Result<Lease<C>> {
         let mut opening = None;
         let mut failed = None;
+        let since = self.inner.lock().failures;
         loop {
             let changed = self.inner.changed.notified();
-            let step = self.inner.lock().next_step(opening.is_none() && failed.is_none())?;
+            let step = self.inner.lock().next_step(opening.is_none() && failed.is_none(), since)?;
             match step {
                 Step::Reuse(connection) => return Ok(self.lease(connection)),
                 Step::Open => opening = Some(self.inner.start_opening()),
@@ -185,7 +192,7 @@ impl<C> State<C> {
 }
 
 impl<C: Pooled> State<C> {
-    fn next_step(&mut self, may_open: bool) -> Result<Step<C>> {
+    fn next_step(&mut self, may_open: bool, since: u64) -> Result<Step<C>> {
         if self.closed {
             return Err(Error::new(ErrorKind::ConnectionLost, "the endpoint was closed"));
         }
@@ -197,6 +204,13 @@ impl<C: Pooled> State<C> {
             self.there -= 1;
         }
         self.forget_refusal();
+        if may_open
+            && self.failures > since
+            && self.there + self.opening == 0
+            && let Some(failure) = &self.failure
+        {
+            return Err(failure.for_another());
+        }
         if !may_open && self.there + self.opening == 0 {
             return Ok(Step::GiveUp);
         }
@@ -258,7 +272,11 @@ impl<C: Pooled> Inner<C> {
                     tracing::debug!("{}: going on with {} connections", e.chain(), state.there);
                     Ok(())
                 }
-                Err(e) => Err(e),
+                Err(e) => {
+                    state.failures += 1;
+                    state.failure = Some(e.for_another());
+                    Err(e)
+                }
             };
             drop(state);
             inner.changed.notify_waiters();
@@ -522,6 +540,17 @@ mod tests {
     async fn the_first_connection_refused_is_an_error() {
         let refused = Server::new(0).pool(4).checkout().await.map(|lease| lease.number).unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::TooManyConnections);
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_an_opening_that_fails_is_told_so() {
+        let server = Server::new(0);
+        let pool = server.pool(1);
+        let all = futures_util::future::join_all((0..5).map(|_| pool.checkout())).await;
+        assert!(all.into_iter().all(|one| one.is_err_and(|e| e.kind() == ErrorKind::TooManyConnections)));
+        assert_eq!(server.made(), 1);
+        server.limit.store(9, Ordering::SeqCst);
+        assert!(pool.checkout().await.is_ok(), "who comes later tries again");
     }
 
     #[tokio::test]

@@ -15,7 +15,7 @@ pub struct Server {
     pub scheme: String,
     pub host: String,
     pub port: u16,
-    /// First and last passive port of an FTP server.
+    /// First and last passive port of an FTP server; 0 to 0: it takes any.
     pub data_ports: (u16, u16),
     pub login: String,
     /// `None`: only the key opens it.
@@ -26,6 +26,7 @@ pub struct Server {
     pub start: String,
     pub ca: PathBuf,
     pub known_hosts: PathBuf,
+    /// Empty: only the password opens it.
     pub identity: PathBuf,
     pub log: PathBuf,
 }
@@ -85,7 +86,7 @@ impl Server {
         let sftp = self.scheme == "sftp";
         ConnectOptions {
             password: self.password.clone().map(Secret::new),
-            identities: if sftp { vec![self.identity.clone()] } else { vec![] },
+            identities: Some(self.identity.clone()).filter(|i| sftp && !i.as_os_str().is_empty()).into_iter().collect(),
             known_hosts: sftp.then(|| self.known_hosts.clone()),
             ssh_config: SshConfig::None,
             host_key: Some(HostKeyPolicy::Strict),

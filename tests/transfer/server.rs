@@ -30,6 +30,16 @@ pub(crate) struct Server {
     /// Takes the first chunk of a write, loses the rest, and claims success.
     pub(crate) loses_bytes: bool,
     pub(crate) is_remote: bool,
+    /// The line breaks before the next renames.
+    pub(crate) refuses_renames: Mutex<u32>,
+    /// The next parts are removed just before their rename.
+    pub(crate) removes_parts: Mutex<u32>,
+    /// The next renames are done, and their answers lost.
+    pub(crate) loses_answers_of_renames: Mutex<u32>,
+    /// The next stream fails with this after so many bytes.
+    pub(crate) fails: Mutex<Option<(u64, haul::Error)>>,
+    /// The next rename fails so.
+    pub(crate) refuses_rename: Mutex<Option<ErrorKind>>,
     /// The most streams that may be open at once; further ones are refused.
     pub(crate) most_streams: Option<usize>,
     /// Streams open now, and the most there were.
@@ -65,16 +75,28 @@ impl Transport for Server {
         let open = self.open()?;
         let inner = self.disk.open_read(path, range).await?;
         let left = self.breaks_reading.lock().unwrap().pop();
-        Ok(Box::new(BreakingRead { inner, left, count: Arc::clone(&self.bytes_read), _open: open }))
+        let fails = self.fails.lock().unwrap().take();
+        Ok(Box::new(BreakingRead { inner, left, fails, count: Arc::clone(&self.bytes_read), _open: open }))
     }
     async fn open_write(&self, path: &RemotePath, mode: WriteMode) -> Result<Box<dyn WriteStream>> {
         let open = self.open()?;
         let inner = self.disk.open_write(path, mode).await?;
         let left = self.breaks_writing.lock().unwrap().pop();
-        Ok(Box::new(BreakingWrite { inner, left, loses: self.loses_bytes, taken: 0, _open: open }))
+        let fails = self.fails.lock().unwrap().take();
+        Ok(Box::new(BreakingWrite { inner, left, fails, loses: self.loses_bytes, taken: 0, _open: open }))
     }
     async fn rename(&self, from: &RemotePath, to: &RemotePath, replace: Replace, d: Durability) -> Result<()> {
-        self.disk.rename(from, to, replace, d).await
+        if let Some(kind) = self.refuses_rename.lock().unwrap().take() {
+            return Err(haul::Error::new(kind, "rename").at(from));
+        }
+        if one_less(&self.refuses_renames) {
+            return Err(ErrorKind::ConnectionLost.into());
+        }
+        if one_less(&self.removes_parts) {
+            self.disk.remove_file(from).await?;
+        }
+        self.disk.rename(from, to, replace, d).await?;
+        if one_less(&self.loses_answers_of_renames) { Err(ErrorKind::ConnectionLost.into()) } else { Ok(()) }
     }
     async fn remove_file(&self, path: &RemotePath) -> Result<()> {
         self.disk.remove_file(path).await
@@ -115,6 +137,14 @@ impl Server {
     }
 }
 
+/// Takes one off, if there is one.
+fn one_less(left: &Mutex<u32>) -> bool {
+    let mut left = left.lock().unwrap();
+    let some = *left > 0;
+    *left = left.saturating_sub(1);
+    some
+}
+
 /// An open stream; counts itself out.
 struct Open(Arc<Mutex<(usize, usize)>>);
 
@@ -135,9 +165,21 @@ pub(crate) fn pass(left: &mut Option<u64>, chunk: &mut Bytes) -> Result<()> {
     Ok(())
 }
 
+/// Fails once so many bytes have passed.
+fn fail(fails: &mut Option<(u64, haul::Error)>, passed: usize) -> Result<()> {
+    if let Some((left, _)) = fails {
+        *left = left.saturating_sub(passed as u64);
+        if *left == 0 {
+            return Err(fails.take().unwrap().1);
+        }
+    }
+    Ok(())
+}
+
 pub(crate) struct BreakingRead {
     inner: Box<dyn ReadStream>,
     left: Option<u64>,
+    fails: Option<(u64, haul::Error)>,
     count: Arc<Mutex<u64>>,
     _open: Open,
 }
@@ -147,6 +189,7 @@ impl ReadStream for BreakingRead {
     async fn read(&mut self) -> Result<Bytes> {
         let mut chunk = self.inner.read().await?;
         pass(&mut self.left, &mut chunk)?;
+        fail(&mut self.fails, chunk.len())?;
         *self.count.lock().unwrap() += chunk.len() as u64;
         Ok(chunk)
     }
@@ -158,6 +201,7 @@ impl ReadStream for BreakingRead {
 pub(crate) struct BreakingWrite {
     inner: Box<dyn WriteStream>,
     left: Option<u64>,
+    fails: Option<(u64, haul::Error)>,
     loses: bool,
     taken: u64,
     _open: Open,
@@ -167,6 +211,7 @@ pub(crate) struct BreakingWrite {
 impl WriteStream for BreakingWrite {
     async fn write(&mut self, mut chunk: Bytes) -> Result<()> {
         let whole = chunk.len();
+        fail(&mut self.fails, whole)?;
         pass(&mut self.left, &mut chunk)?;
         let cut = chunk.len() < whole;
         self.taken += whole as u64;
@@ -178,6 +223,9 @@ impl WriteStream for BreakingWrite {
     }
     fn acknowledged(&self) -> u64 {
         self.inner.acknowledged()
+    }
+    async fn hand_on(&mut self) -> Result<()> {
+        self.inner.hand_on().await
     }
     async fn finish(self: Box<Self>, last: Finish) -> Result<Finished> {
         self.inner.finish(last).await

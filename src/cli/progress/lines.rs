@@ -65,13 +65,16 @@ pub(super) fn summary(tally: &Tally, now: Instant) -> String {
         (0, _) => {}
         (resumed, _) => parts.push(format!("{resumed} resumed")),
     }
+    // A weak one is called by its name, too.
+    let by: Vec<_> = tally.digests.iter().map(|algorithm| algorithm.name().to_uppercase()).collect();
+    let by = by.join(" or ");
     match (tally.by_digest, tally.by_overlap) {
         (0, 0) => {}
-        (digest, 0) if digest == tally.done.max(tally.resumed) => parts.push("verified by digest".into()),
+        (digest, 0) if digest == tally.done.max(tally.resumed) => parts.push(format!("verified by {by}")),
         (0, overlap) if overlap == tally.done => parts.push("verified by overlap".into()),
-        (digest, 0) => parts.push(format!("{digest} verified by digest")),
+        (digest, 0) => parts.push(format!("{digest} verified by {by}")),
         (0, overlap) => parts.push(format!("{overlap} verified by overlap")),
-        (digest, overlap) => parts.push(format!("{digest} verified by digest, {overlap} by overlap")),
+        (digest, overlap) => parts.push(format!("{digest} verified by {by}, {overlap} by overlap")),
     }
     for (number, what) in [(tally.skipped, "skipped"), (tally.failed, "failed"), (tally.interrupted, "interrupted")] {
         if number > 0 {
@@ -124,6 +127,8 @@ impl Throttle {
 
 #[cfg(test)]
 mod tests {
+    use haul::transport::Algorithm;
+
     use super::*;
 
     fn tally(change: impl FnOnce(&mut Tally)) -> String {
@@ -144,8 +149,11 @@ mod tests {
             (t.resumed, t.resumed_from, t.by_overlap) = (1, Some(64 << 20), 1);
         });
         assert_eq!(text, "1 file, 512 MiB in 3.4 s (132 MiB/s), resumed at 64.0 MiB, verified by overlap");
-        let text = tally(|t| (t.done, t.resumed, t.by_digest, t.by_overlap) = (9, 3, 1, 2));
-        assert_eq!(text, "9 files, 0 B in 3.4 s, 3 resumed, 1 verified by digest, 2 by overlap");
+        let text = tally(|t| {
+            (t.done, t.resumed, t.by_digest, t.by_overlap) = (9, 3, 1, 2);
+            t.digests = [Algorithm::Crc32, Algorithm::Sha256].into();
+        });
+        assert_eq!(text, "9 files, 0 B in 3.4 s, 3 resumed, 1 verified by SHA-256 or CRC32, 2 by overlap");
         assert_eq!(tally(|t| t.skipped = 5), "nothing to do, 5 skipped");
         assert_eq!(tally(|t| t.planned = 5), "would copy 5 files, 0 B; nothing was changed");
     }

@@ -1,12 +1,14 @@
 //! What happens to transfers, shown as they go: bars, lines or JSON on standard error, results as JSON on standard
 //! output.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use haul::transfer::{Event, Observer, Outcome, Status};
+use haul::transport::escape;
 
 use super::context::Context;
 use super::format::path_of;
@@ -51,7 +53,7 @@ pub(crate) struct Progress {
     view: View,
     /// Whether each result is an object on standard output.
     results: bool,
-    retries: u32,
+    retries: AtomicU32,
     state: Mutex<State>,
     ticker: Mutex<Option<Ticker>>,
 }
@@ -77,7 +79,7 @@ impl Progress {
             context: Arc::clone(context),
             view: choose(view, results, context.quiet),
             results,
-            retries,
+            retries: AtomicU32::new(retries),
             state: Mutex::new(state),
             ticker: Mutex::default(),
         });
@@ -101,6 +103,15 @@ impl Progress {
             *progress.ticker.lock().unwrap_or_else(PoisonError::into_inner) = Some(Ticker { stop, thread });
         }
         progress
+    }
+
+    /// From now on each file is tried again so often.
+    pub(crate) fn set_retries(&self, retries: u32) {
+        self.retries.store(retries, Ordering::Relaxed);
+    }
+
+    fn retries(&self) -> u32 {
+        self.retries.load(Ordering::Relaxed)
     }
 
     /// Takes the bars away and, if the run came to its end, says what it came to.
@@ -129,7 +140,7 @@ impl Progress {
         match self.view {
             View::Bars => {
                 let (columns, rows) = terminal::size();
-                let canvas = Canvas { columns, rows, unicode: terminal::is_utf8(), retries: self.retries };
+                let canvas = Canvas { columns, rows, unicode: terminal::is_utf8(), retries: self.retries() };
                 let lines = block::lay_out(&mut state.tally, now, canvas);
                 drop(state);
                 self.context.screen.draw(&lines);
@@ -155,11 +166,11 @@ impl Progress {
             Event::Resumed { id, offset } => flight(id).map(|flight| lines::resumed(flight, *offset)),
             Event::Retrying { id, attempt, wait, error } if self.view == View::Lines => flight(id).map(|flight| {
                 let reason = super::report::text(error);
-                format!("{}: {}", flight.name, lines::retrying(*wait, *attempt, self.retries, &reason))
+                format!("{}: {}", flight.name, lines::retrying(*wait, *attempt, self.retries(), &reason))
             }),
             Event::Note { id, text } => Some(match flight(id) {
-                Some(flight) => format!("{}: {}", flight.name, path_of(text)),
-                None => format!("haul: {}", path_of(text)),
+                Some(flight) => format!("{}: {}", flight.name, escape(text.as_bytes())),
+                None => format!("haul: {}", escape(text.as_bytes())),
             }),
             Event::Finished(outcome) if self.view == View::Lines => {
                 lines::finished(outcome).filter(|_| state.throttle.allows(now))
@@ -194,7 +205,7 @@ impl Progress {
             Event::Retrying { id, attempt, wait, error } => FlightEvent::Retrying {
                 source: source(id),
                 attempt: *attempt,
-                retries: self.retries,
+                retries: self.retries(),
                 seconds: milliseconds(wait.as_secs_f64()),
                 error: ErrorObject::new(error),
             },

@@ -1,10 +1,11 @@
 //! What is known of a run while it goes on: counts, files in flight, rates. No output.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use haul::ErrorKind;
 use haul::transfer::{Event, Outcome, Status, Verified};
+use haul::transport::Algorithm;
 
 use crate::cli::format::path_of;
 
@@ -33,6 +34,8 @@ pub(crate) struct Tally {
     pub(crate) resumed: u64,
     pub(crate) resumed_from: Option<u64>,
     pub(crate) by_digest: u64,
+    /// Which digests those were.
+    pub(crate) digests: BTreeSet<Algorithm>,
     pub(crate) by_overlap: u64,
     /// Bytes that crossed the network for files that are through.
     pub(crate) transferred: u64,
@@ -85,6 +88,7 @@ impl Tally {
             resumed: 0,
             resumed_from: None,
             by_digest: 0,
+            digests: BTreeSet::new(),
             by_overlap: 0,
             transferred: 0,
             flights: BTreeMap::new(),
@@ -155,7 +159,10 @@ impl Tally {
                 self.bytes += outcome.bytes.unwrap_or(0);
                 self.resumed += u64::from(outcome.resumed_from.is_some());
                 self.resumed_from = outcome.resumed_from.or(self.resumed_from);
-                self.by_digest += u64::from(outcome.verified == Some(Verified::Digest));
+                if let Some(Verified::Digest(algorithm)) = outcome.verified {
+                    self.by_digest += 1;
+                    self.digests.insert(algorithm);
+                }
                 self.by_overlap += u64::from(outcome.verified == Some(Verified::Overlap));
             }
             Status::Planned => {

@@ -63,6 +63,11 @@ impl Known {
         self.options().any(|(known, arg)| known == name && arg.get_value_parser().type_id() == path)
     }
 
+    /// Returns whether this is an option without a value.
+    pub(super) fn is_flag(&self, name: &str) -> bool {
+        option(&self.command, name).is_some_and(is_flag)
+    }
+
     /// Returns whether two options exclude each other.
     pub(crate) fn conflict(&self, one: &str, other: &str) -> bool {
         let (Some(one), Some(other)) = (option(&self.command, one), option(&self.command, other)) else { return false };
@@ -171,7 +176,7 @@ fn option<'a>(command: &'a Command, name: &str) -> Option<&'a Arg> {
 }
 
 /// The opposite of `no-x` is `x`, that of `x` is `no-x`.
-fn opposite(name: &str) -> String {
+pub(super) fn opposite(name: &str) -> String {
     name.strip_prefix("no-").map_or_else(|| format!("no-{name}"), str::to_owned)
 }
 

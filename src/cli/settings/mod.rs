@@ -15,6 +15,7 @@ use super::options::{ConnectArgs, TransferArgs};
 
 pub(crate) mod files;
 mod known;
+mod request;
 
 use files::{Which, path_in, shown, usual_config};
 pub(crate) use known::{Known, Set};

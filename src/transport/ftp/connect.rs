@@ -58,6 +58,8 @@ pub(super) struct Login {
     classic: AtomicBool,
     extended_works: AtomicBool,
     data_works: AtomicBool,
+    /// It agrees to REST, and then doesn't heed it.
+    ignores_rest: AtomicBool,
     /// The shortest time in which a connection was made, in nanoseconds.
     round_trip: AtomicU64,
 }
@@ -112,8 +114,24 @@ impl Login {
             classic: AtomicBool::new(false),
             extended_works: AtomicBool::new(false),
             data_works: AtomicBool::new(false),
+            ignores_rest: AtomicBool::new(false),
             round_trip: AtomicU64::new(u64::MAX),
         }
+    }
+
+    /// Returns whether reading and writing may start at an offset.
+    pub(super) fn restarts(&self) -> bool {
+        self.server().is_some_and(|server| server.restarts) && !self.ignores_rest.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the server agreed to an offset, and began elsewhere: it is not asked for one again.
+    pub(super) fn note_ignores_rest(&self) {
+        self.ignores_rest.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns who is where, with TLS or without, however the URL spelled it.
+    pub(super) fn place(&self) -> String {
+        format!("ftp {}@{}:{} ", self.user, self.host.to_ascii_lowercase(), self.port)
     }
 
     /// Connects, secures and logs in.

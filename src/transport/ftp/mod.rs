@@ -181,7 +181,7 @@ impl Transport for Ftp {
     fn capabilities(&self) -> Capabilities {
         let server = self.login.server();
         let features = server.map(|server| &server.features);
-        let restarts = server.is_some_and(|server| server.restarts);
+        let restarts = self.login.restarts();
         Capabilities {
             local: false,
             resume_read: restarts,
@@ -208,6 +208,10 @@ impl Transport for Ftp {
 
     fn round_trip(&self) -> Option<Duration> {
         self.login.round_trip()
+    }
+
+    async fn place(&self, path: &RemotePath) -> Option<Vec<u8>> {
+        Some([self.login.place().as_bytes(), path.as_bytes()].concat())
     }
 
     async fn home(&self) -> Result<RemotePath> {
@@ -257,7 +261,7 @@ impl Transport for Ftp {
     async fn rename(&self, from: &RemotePath, to: &RemotePath, replace: Replace, _: Durability) -> Result<()> {
         let renamed =
             self.on_connection(from, async |connection| ops::rename(connection, from, to, replace).await).await?;
-        if renamed == ops::Renamed::AfterRemoving {
+        if renamed == ops::Renamed::InSteps {
             self.replaces.store(false, Ordering::Relaxed);
         }
         Ok(())

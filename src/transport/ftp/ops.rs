@@ -40,8 +40,8 @@ async fn simple(connection: &mut Connection, verb: &str, path: &RemotePath, what
 pub(super) enum Renamed {
     /// In one step.
     AtOnce,
-    /// What was there had to be removed first.
-    AfterRemoving,
+    /// What was there had to be put out of the way first.
+    InSteps,
 }
 
 /// Renames. FTP has no way to forbid that a file is replaced: with `Replace::No` it is looked for just before.
@@ -70,13 +70,37 @@ pub(super) async fn rename(
         && in_the_way
         && let Look::Found(old) = look(connection, to, Follow::Nothing).await?
         && !old.is_dir()
-        && connection.ask("DELE", to).await?.is_ok()
-        && rename_once(connection, from, to).await?.is_ok()
+        && in_steps(connection, from, to).await?
     {
-        return Ok(Renamed::AfterRemoving);
+        return Ok(Renamed::InSteps);
     }
     let wanted = if replace == Replace::Yes { Wanted::NewFile } else { Wanted::FreeName };
     Err(explain(connection, &reply, &format!("rename to {to}"), to, wanted).await)
+}
+
+/// Puts what is in the way under another name, renames, and removes it only then: should the server refuse the rename for
+/// another reason, or the connection break, nothing is lost. Returns whether it worked; otherwise all is as before.
+async fn in_steps(connection: &mut Connection, from: &RemotePath, to: &RemotePath) -> Result<bool> {
+    let old = to.out_of_the_way()?;
+    if !rename_once(connection, to, &old).await?.is_ok() {
+        // One that a broken rename left is of no use beside what is there now.
+        let stale = connection.ask("DELE", &old).await?.is_ok();
+        if !stale || !rename_once(connection, to, &old).await?.is_ok() {
+            return Ok(false);
+        }
+    }
+    let what_is_where = |e: Error| e.with_hint(format!("what was there before is {old} now"));
+    if rename_once(connection, from, to).await.map_err(what_is_where)?.is_ok() {
+        let removed = connection.ask("DELE", &old).await.is_ok_and(|reply| reply.is_ok());
+        if !removed {
+            tracing::warn!("{to}: what was there before is left as {old}");
+        }
+        return Ok(true);
+    }
+    match rename_once(connection, &old, to).await.map_err(what_is_where)? {
+        back if back.is_ok() => Ok(false),
+        back => Err(what_is_where(back.error("give the old file its name back"))),
+    }
 }
 
 /// Returns the reply to RNTO; a refused RNFR is an error, since it says that `from` is the trouble.

@@ -94,6 +94,11 @@ impl Reply {
             522 if has(&["ssl", "tls", "session", "protect"]) => Some(ErrorKind::Tls),
             431 | 533..=537 => Some(ErrorKind::Tls),
             400..=499 => Some(ErrorKind::Busy),
+            // vsftpd's last words when one of its processes was killed or failed it, whatever was being done. What is
+            // wrong with its settings it says before the login, in words of its own.
+            500 if has(&["oops: priv_sock", "oops: vsf_sysutil", "oops: child died"]) => {
+                Some(ErrorKind::ConnectionLost)
+            }
             500 | 502 | 504 | 522 | 554 | 555 => Some(ErrorKind::Unsupported),
             501 => otherwise(ErrorKind::InvalidPath),
             503 => Some(ErrorKind::Protocol),
@@ -222,6 +227,9 @@ mod tests {
             ("450 file busy", Some(ErrorKind::Busy)),
             ("522 SSL connection failed: session reuse required", Some(ErrorKind::Tls)),
             ("500 Unknown command.", Some(ErrorKind::Unsupported)),
+            ("500 OOPS: priv_sock_get_cmd", Some(ErrorKind::ConnectionLost)),
+            ("500 OOPS: child died", Some(ErrorKind::ConnectionLost)),
+            ("500 OOPS: cannot change directory:/home/x", Some(ErrorKind::Unsupported)),
         ] {
             assert_eq!(kind(reply, "/d/file"), expected, "{reply}");
         }

@@ -23,7 +23,7 @@ const AT_ONCE: u64 = 64 * 1024;
 
 /// Opens a file for reading.
 pub(super) async fn open_read(connection: &mut Connection, path: &RemotePath, range: ReadRange) -> Result<Started> {
-    if range.start > 0 && !connection.login().server().is_some_and(|server| server.restarts) {
+    if range.start > 0 && !connection.login().restarts() {
         return Err(Error::new(ErrorKind::Unsupported, "the server can't start in the middle of a file"));
     }
     match connection.transfer(Transfer::Read(range.start), path).await {
@@ -54,11 +54,12 @@ pub(super) async fn open_write(connection: &mut Connection, path: &RemotePath, m
     if offset > length || (offset == 0 && length > 0) {
         return Err(Error::new(ErrorKind::Unsupported, format!("write at {offset} of {length} bytes by FTP")));
     }
-    let restarts = connection.login().server().is_some_and(|server| server.restarts);
-    let refused = match start_write(connection, path, Transfer::Write(offset)).await {
-        Ok(started) if restarts || offset == 0 => return Ok(started),
-        Ok(_) => Error::new(ErrorKind::Unsupported, "the server can't write at an offset"),
-        Err(e) => e,
+    let refused = match offset == 0 || connection.login().restarts() {
+        true => match start_write(connection, path, Transfer::Write(offset)).await {
+            Ok(started) => return Ok(started),
+            Err(e) => e,
+        },
+        false => Error::new(ErrorKind::Unsupported, "the server can't write at an offset"),
     };
     if offset == length && matches!(refused.kind(), ErrorKind::Unsupported | ErrorKind::InvalidPath) {
         return start_write(connection, path, Transfer::Append).await;
@@ -139,7 +140,9 @@ impl FtpRead {
         }
         self.buffer.clear();
         connection.touch();
-        match data.fill(&mut (&mut self.buffer).limit(CHUNK)).await {
+        // No more than the range has: what is read behind it, the server has sent in vain.
+        let most = self.left.map_or(CHUNK, |left| usize::try_from(left).unwrap_or(CHUNK).clamp(1, CHUNK));
+        match data.fill(&mut (&mut self.buffer).limit(most)).await {
             Ok(count) => Ok(count),
             // TLS without close_notify. Whether that was all, the control connection knows: see `finish`.
             Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => {
@@ -159,6 +162,16 @@ impl FtpRead {
 }
 
 impl FtpRead {
+    /// More came than the file has behind the offset: it grew just now, or the server began at its start.
+    fn began_elsewhere(&mut self) -> Error {
+        if let Some((connection, data)) = self.open.take() {
+            connection.login().note_ignores_rest();
+            cut(connection, data);
+        }
+        let text = format!("the server sends more than there is behind byte {}: it doesn't heed REST", self.start);
+        Error::new(ErrorKind::Protocol, text).at(&self.path)
+    }
+
     /// Asks the server for the size where the data connection ended as a cut one does. Many servers leave close_notify
     /// away; what they say on the control connection nobody else can have said.
     async fn is_whole(&self, connection: &mut Connection) -> Result<()> {
@@ -191,6 +204,9 @@ impl ReadStream for FtpRead {
             *left -= wanted as u64;
         }
         self.received += chunk.len() as u64;
+        if self.start > 0 && self.left.is_none() && self.expected.is_some_and(|expected| self.received > expected) {
+            return Err(self.began_elsewhere());
+        }
         Ok(chunk)
     }
 
@@ -330,11 +346,13 @@ impl FtpWrite {
     /// A server that ignored REST has written elsewhere.
     fn place_is_right(&self, size: Option<u64>) -> Result<()> {
         match (self.mode, size) {
-            (WriteMode::At(offset), Some(length)) if length < offset + self.sent => Err(Error::new(
-                ErrorKind::Protocol,
-                format!("the server has {length} bytes where {} were written", offset + self.sent),
-            )
-            .at(&self.path)),
+            (WriteMode::At(offset), Some(length)) if length < offset + self.sent => {
+                if offset > 0 {
+                    self.connection.login().note_ignores_rest();
+                }
+                let text = format!("the server has {length} bytes where {} were written", offset + self.sent);
+                Err(Error::new(ErrorKind::Protocol, text).at(&self.path))
+            }
             _ => Ok(()),
         }
     }

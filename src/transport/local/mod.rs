@@ -100,6 +100,16 @@ impl Transport for Local {
         Some(Arc::new(Self { held: Some(Arc::new(Held::new(root.clone()))), ..self.clone() }))
     }
 
+    fn held_root(&self) -> Option<&RemotePath> {
+        self.held.as_ref().map(|held| held.root_path())
+    }
+
+    async fn place(&self, path: &RemotePath) -> Option<Vec<u8>> {
+        let parent = self.on_disk(path, "look at", Place::parent).await.ok()?;
+        let name = path.file_name().unwrap_or_default();
+        Some([format!("file {} {} ", parent.st_dev, parent.st_ino).as_bytes(), name].concat())
+    }
+
     async fn home(&self) -> Result<RemotePath> {
         crate::endpoint::local_path(Path::new("."))
     }
@@ -142,11 +152,11 @@ impl Transport for Local {
 
     async fn open_write(&self, path: &RemotePath, mode: WriteMode) -> Result<Box<dyn WriteStream>> {
         if let Some(target) = write::later(self, path, mode) {
-            return Ok(Box::new(write::LocalWrite::new(path.clone(), target, self.disk.clone())));
+            return Ok(Box::new(write::LocalWrite::new(path.clone(), target, self.clone())));
         }
         let sparse = self.sparse;
         let target = self.on_disk(path, "open for writing", move |place| write::open(place, mode, sparse)).await?;
-        Ok(Box::new(write::LocalWrite::new(path.clone(), target, self.disk.clone())))
+        Ok(Box::new(write::LocalWrite::new(path.clone(), target, self.clone())))
     }
 
     async fn rename(&self, from: &RemotePath, to: &RemotePath, replace: Replace, durability: Durability) -> Result<()> {
@@ -180,6 +190,14 @@ impl Transport for Local {
     async fn create_dir(&self, path: &RemotePath) -> Result<()> {
         let make = |at: &Place| Ok(rustix::fs::mkdirat(at.dir(), at.name(), Mode::from_raw_mode(0o777))?);
         self.on_disk(path, "make the directory", make).await
+    }
+
+    async fn sync(&self, path: &RemotePath) -> Result<()> {
+        self.on_disk(path, "force to the disk", |place| {
+            let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | place.no_follow();
+            Ok(rustix::fs::fsync(rustix::fs::openat(place.dir(), place.name(), flags, Mode::empty())?)?)
+        })
+        .await
     }
 
     async fn set_metadata(&self, path: &RemotePath, metadata: SetMetadata) -> Result<()> {

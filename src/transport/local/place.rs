@@ -13,14 +13,16 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit};
 
 use crate::error::Error;
 use crate::transport::RemotePath;
 
-/// Directories held open at once, besides the root.
+/// Directories held open at once, besides the root: so many at most, and this part of the files that may be open.
 const HELD: usize = 64;
+const PART_HELD: u64 = 8;
 
 /// How a directory is opened to act on what is in it: to enter it is enough, to list it need not be allowed.
 const ENTER: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
@@ -63,6 +65,14 @@ impl Place {
         Ok(rustix::fs::openat(self.dir(), parent, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
     }
 
+    /// Looks at the directory that it lies in.
+    pub(super) fn parent(&self) -> io::Result<Stat> {
+        Ok(match &self.dir {
+            Some(dir) => rustix::fs::fstat(dir)?,
+            None => rustix::fs::stat(self.name.parent().unwrap_or(Path::new("/")))?,
+        })
+    }
+
     /// Returns whether the held directory was removed meanwhile: another may be in its place.
     fn is_gone(&self) -> bool {
         self.dir.as_ref().is_some_and(|dir| rustix::fs::fstat(dir).is_ok_and(|stat| stat.st_nlink == 0))
@@ -75,12 +85,19 @@ pub(super) struct Held {
     root: RemotePath,
     handle: OnceLock<Arc<OwnedFd>>,
     below: Mutex<HashMap<RemotePath, Arc<OwnedFd>>>,
+    most: usize,
 }
 
 impl Held {
     /// Names the root; it is opened when it is first needed, as it may still have to be made.
     pub(super) fn new(root: RemotePath) -> Self {
-        Self { root, handle: OnceLock::new(), below: Mutex::default() }
+        let limit = getrlimit(Resource::Nofile).current.and_then(|limit| usize::try_from(limit / PART_HELD).ok());
+        Self { root, handle: OnceLock::new(), below: Mutex::default(), most: limit.unwrap_or(HELD).min(HELD) }
+    }
+
+    /// Returns the root as it was named.
+    pub(super) fn root_path(&self) -> &RemotePath {
+        &self.root
     }
 
     /// Carries out a call on a path; once more if the directory that was held had been removed and made anew.
@@ -133,7 +150,7 @@ impl Held {
     fn hold(&self, path: RemotePath, handle: OwnedFd) -> Arc<OwnedFd> {
         let mut below = self.below();
         // To open some of them again costs less than to know which one is needed least.
-        if below.len() >= HELD {
+        if below.len() >= self.most {
             below.clear();
         }
         Arc::clone(below.entry(path).or_insert_with(|| Arc::new(handle)))

@@ -1,6 +1,6 @@
 //! Writing a file of this machine: chunks gathered into large positional writes, off the asynchronous threads.
 
-use std::fs::{File, Permissions};
+use std::fs::{File, Metadata, Permissions};
 use std::io::{self, IoSlice};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::sync::Arc;
@@ -13,7 +13,6 @@ use rustix::io::Errno;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::Local;
-use super::disk::Disk;
 use super::place::{Place, failure};
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::{Durability, Finish, Finished, RemotePath, WriteMode, WriteStream};
@@ -22,7 +21,8 @@ use crate::transport::{Durability, Finish, Finished, RemotePath, WriteMode, Writ
 const GATHER: usize = 1 << 20;
 /// Slices handed to the kernel at once (`IOV_MAX` is 1024).
 const MAX_SLICES: usize = 1000;
-/// Room is reserved for files from this size on.
+/// Room is reserved for larger files. Smaller ones have no journal: should the power fail, they show by their size that
+/// nothing was written.
 const WORTH_RESERVING: u64 = 1 << 20;
 /// A run of zeros is left out in steps of a file system's block.
 const HOLE: usize = 4096;
@@ -30,7 +30,7 @@ const HOLE: usize = 4096;
 /// A file being written: one batch on its way to the kernel, the next being gathered.
 pub(super) struct LocalWrite {
     path: RemotePath,
-    disk: Disk,
+    here: Local,
     target: Target,
     gathered: Vec<Bytes>,
     length: usize,
@@ -79,7 +79,7 @@ pub(super) fn open(place: &Place, mode: WriteMode, sparse: bool) -> io::Result<T
     let (file, position) = match mode {
         WriteMode::Create { mode, length } => {
             let file = create_anew(place, mode.unwrap_or(0o666))?;
-            if let Some(length) = length.filter(|&length| length >= WORTH_RESERVING && !sparse) {
+            if let Some(length) = length.filter(|&length| length > WORTH_RESERVING && !sparse) {
                 reserve(&file, length)?;
             }
             (file, 0)
@@ -98,6 +98,15 @@ fn open_again(place: &Place) -> io::Result<File> {
         return Ok(file);
     }
     Err(io::Error::new(io::ErrorKind::PermissionDenied, "something else is in the place of what was begun"))
+}
+
+/// Fails if something else has taken the place of the file meanwhile, which would get its name.
+fn is_still_there(place: &Place, file: &Metadata) -> io::Result<()> {
+    match rustix::fs::statat(place.dir(), place.name(), AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(found) if (found.st_dev, found.st_ino) == (file.dev(), file.ino()) => Ok(()),
+        Ok(_) | Err(Errno::NOENT) => Err(io::Error::other("somebody removed or replaced it meanwhile")),
+        Err(e) => Err(e.into()),
+    }
 }
 
 /// Makes a file that was certainly not there: whatever somebody else prepared (a link, a pipe, a file of theirs) is
@@ -163,10 +172,14 @@ impl Target {
         Ok(())
     }
 
-    fn close(mut self, batch: &[Bytes], last: Finish) -> io::Result<Finished> {
+    fn close(mut self, here: &Local, path: &RemotePath, batch: &[Bytes], last: Finish) -> io::Result<Finished> {
         let file = self.file.open()?;
         self.write(&file, batch)?;
-        let mut size = file.metadata()?.len();
+        let metadata = file.metadata()?;
+        if let Open::Now(_) = self.file {
+            here.on(path, |place| is_still_there(place, &metadata))?;
+        }
+        let mut size = metadata.len();
         if self.sparse && size < self.position {
             file.set_len(self.position)?;
             size = self.position;
@@ -182,9 +195,9 @@ impl Target {
 }
 
 impl LocalWrite {
-    pub(super) fn new(path: RemotePath, target: Target, disk: Disk) -> Self {
+    pub(super) fn new(path: RemotePath, target: Target, here: Local) -> Self {
         let written = Arc::default();
-        Self { path, disk, target, gathered: Vec::new(), length: 0, written, under_way: None, failed: false }
+        Self { path, here, target, gathered: Vec::new(), length: 0, written, under_way: None, failed: false }
     }
 
     /// Waits until the batch before is written.
@@ -199,7 +212,7 @@ impl LocalWrite {
     async fn open_now(&mut self) -> Result<()> {
         if let Open::Later(..) = self.target.file {
             let file = self.target.file.clone();
-            let file = joined(self.disk.run(move || file.open()).await).map_err(|e| e.at(&self.path))?;
+            let file = joined(self.here.disk.run(move || file.open()).await).map_err(|e| e.at(&self.path))?;
             self.target.file = Open::Now(file);
         }
         Ok(())
@@ -239,13 +252,22 @@ impl WriteStream for LocalWrite {
         self.written.load(Ordering::Acquire)
     }
 
+    async fn hand_on(&mut self) -> Result<()> {
+        self.settle().await?;
+        if !self.failed && !self.gathered.is_empty() {
+            self.send();
+        }
+        self.settle().await
+    }
+
     async fn finish(mut self: Box<Self>, last: Finish) -> Result<Finished> {
         if self.failed {
             return Err(Error::new(ErrorKind::Other, "finished after an error").at(&self.path));
         }
         self.settle().await?;
-        let Self { path, disk, target, gathered, .. } = *self;
-        joined(disk.run(move || target.close(&gathered, last)).await).map_err(|e| e.at(&path))
+        let Self { path, here, target, gathered, .. } = *self;
+        let (disk, at) = (here.disk.clone(), path.clone());
+        joined(disk.run(move || target.close(&here, &at, &gathered, last)).await).map_err(|e| e.at(&path))
     }
 }
 
@@ -259,7 +281,6 @@ fn joined<T>(result: std::result::Result<io::Result<T>, tokio::task::JoinError>)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::MetadataExt;
 
     async fn write(sparse: bool, contents: &[u8], mode: WriteMode) -> (Vec<u8>, u64) {
         let dir = tempfile::tempdir().unwrap();
@@ -270,7 +291,7 @@ mod tests {
         let shown = RemotePath::new(path.as_os_str().as_encoded_bytes()).unwrap();
         let (here, place) = (Local::sparse(sparse), Place::anywhere(&shown));
         let target = later(&here, &shown, mode).unwrap_or_else(|| open(&place, mode, sparse).unwrap());
-        let mut stream = Box::new(LocalWrite::new(shown, target, Disk::default()));
+        let mut stream = Box::new(LocalWrite::new(shown, target, here));
         for chunk in contents.chunks(300_001) {
             stream.write(Bytes::copy_from_slice(chunk)).await.unwrap();
         }
@@ -288,6 +309,25 @@ mod tests {
             let (found, room) = write(false, &contents, mode).await;
             assert!(found == contents && room >= 5_000_000, "{room} bytes of disk");
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_gathered_is_handed_on_and_writing_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let shown = RemotePath::new(path.as_os_str().as_encoded_bytes()).unwrap();
+        let target = open(&Place::anywhere(&shown), WriteMode::CREATE, false).unwrap();
+        let mut stream = Box::new(LocalWrite::new(shown, target, Local::sparse(false)));
+        for rounds in 1..=3 {
+            for _ in 0..5 {
+                stream.write(Bytes::from(vec![rounds; 300_001])).await.unwrap();
+            }
+            stream.hand_on().await.unwrap();
+            assert_eq!(stream.acknowledged(), u64::from(rounds) * 5 * 300_001);
+        }
+        stream.finish(Finish::CACHED).await.unwrap();
+        let wanted: Vec<u8> = (1..=3).flat_map(|n| vec![n; 5 * 300_001]).collect();
+        assert!(std::fs::read(path).unwrap() == wanted);
     }
 
     #[tokio::test]

@@ -1,6 +1,7 @@
 //! Calls of the client that take more than one request, and those of extensions.
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 
 use super::bytes_of;
 use super::client::{Client, File};
@@ -107,26 +108,54 @@ impl Client {
         };
         match self.attrs(Request::Lstat(bytes_of(to)), what).await.map(kind_of) {
             Ok(FileKind::Directory) | Err(_) => Err(error),
-            Ok(_) => {
-                self.status(Request::Remove(bytes_of(to)), what).await?;
-                plain().await
-            }
+            Ok(_) => self.rename_in_steps(from, to, error).await,
         }
     }
 
-    /// Forces the directory that holds `path` to the disk, so that a new name survives.
+    /// Puts what is in the way under another name, renames, and removes it only then: should the server refuse the rename
+    /// for another reason, or the connection break, nothing is lost.
+    async fn rename_in_steps(&self, from: &RemotePath, to: &RemotePath, refused: Error) -> Result<()> {
+        let old = to.out_of_the_way()?;
+        let rename = |from: &RemotePath, to: &RemotePath| {
+            self.status(Request::Rename(bytes_of(from), bytes_of(to)), "rename").boxed()
+        };
+        if rename(to, &old).await.is_err() {
+            // One that a broken rename left is of no use beside what is there now.
+            let stale = self.status(Request::Remove(bytes_of(&old)), "remove").await.is_ok();
+            if !stale || rename(to, &old).await.is_err() {
+                return Err(refused);
+            }
+        }
+        if let Err(error) = rename(from, to).await {
+            return Err(match rename(&old, to).await {
+                Ok(()) => error,
+                Err(_) => error.with_hint(format!("what was there before is {old} now")),
+            });
+        }
+        if let Err(e) = self.status(Request::Remove(bytes_of(&old)), "remove").await {
+            tracing::warn!("{to}: what was there before is left as {old}: {}", e.chain());
+        }
+        Ok(())
+    }
+
+    /// Forces a file or a directory to the disk, so that a new name in it survives.
     ///
-    /// OpenSSH's server opens a directory like a file and takes fsync on it. Where a server doesn't, the rename has
-    /// happened all the same, so this is a warning and no error.
-    pub(super) async fn sync_directory(&self, path: &RemotePath) {
-        let parent = path.parent().unwrap_or_else(RemotePath::root);
-        let request = Request::Open(bytes_of(&parent), OpenFlags::READ, Attrs::default());
-        let synced = match self.open(request, "open the directory").await {
+    /// OpenSSH's server opens a directory like a file and takes fsync on it, but not on one that OPENDIR opened; others
+    /// have it the other way round. Where a server can't, the rename has happened all the same, so this is a warning
+    /// and no error.
+    pub(super) async fn sync(&self, path: &RemotePath) {
+        let as_file = Request::Open(bytes_of(path), OpenFlags::READ, Attrs::default());
+        let what = "open";
+        let opened = match self.open(as_file, what).await {
+            Err(_) => self.open(Request::Opendir(bytes_of(path)), what).await,
+            dir => dir,
+        };
+        let synced = match opened {
             Ok(dir) => self.status(Request::Extended(Extended::Fsync(dir.handle())), "force to disk").await,
             Err(error) => Err(error),
         };
         if let Err(error) = synced {
-            tracing::warn!("{parent}: the server can't force a directory to its disk: {}", error.chain());
+            tracing::warn!("{path}: the server can't force it to its disk: {}", error.chain());
         }
     }
 

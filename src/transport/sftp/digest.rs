@@ -18,20 +18,22 @@ const SHA256_OF_X: &str = "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258
 #[derive(Debug)]
 pub(super) struct Digests {
     announced: bool,
+    /// It is OpenSSH's server, which has no `check-file`.
+    plain: bool,
     means: OnceCell<Means>,
 }
 
 impl Digests {
     /// Takes note of what the server announces.
     pub(super) fn new(client: &Client) -> Self {
-        Self { announced: announces_check_file(client), means: OnceCell::new() }
+        Self { announced: announces_check_file(client), plain: is_plain(client), means: OnceCell::new() }
     }
 
-    /// Returns the algorithms that it can be asked for; where the server announces nothing, the one that it may have.
+    /// Returns the algorithms that it can be asked for; where the server announces nothing, those that it may have.
     pub(super) fn algorithms(&self) -> Vec<Algorithm> {
         match self.means.get() {
-            None if self.announced => Means::Extension.algorithms(),
-            None => Means::Command.algorithms(),
+            None if self.plain && !self.announced => Means::Command.algorithms(),
+            None => Means::Extension.algorithms(),
             Some(means) => means.algorithms(),
         }
     }
@@ -115,14 +117,18 @@ fn announces_check_file(client: &Client) -> bool {
     ["check-file", "check-file-name", "check-file-handle"].into_iter().any(|name| client.offers(name))
 }
 
+/// Whether it is OpenSSH's server, which needs no asking.
+fn is_plain(client: &Client) -> bool {
+    client.offers("limits@openssh.com")
+}
+
 /// Whether the server has `check-file-name`. Servers name it in one way or another when they greet, but ProFTPD has it
 /// and doesn't say so to clients of version 3: it tells that the root can't be digested, being a directory.
 async fn knows_check_file(client: &Client) -> bool {
     if announces_check_file(client) {
         return true;
     }
-    // OpenSSH's server, which has it not, needs no asking.
-    if client.offers("limits@openssh.com") {
+    if is_plain(client) {
         return false;
     }
     let check = check_file(Bytes::from_static(b"/"), "sha256", ReadRange::ALL);

@@ -106,7 +106,8 @@ async fn disk(client: &Client, path: &RemotePath, error: Error) -> Error {
     match client.statvfs(path).await {
         Ok(disk) if disk.flags & 1 != 0 => decided(error, ErrorKind::ReadOnly),
         Ok(disk) if disk.available_blocks.saturating_mul(disk.fragment_size) < FULL_BELOW => {
-            decided(error, ErrorKind::NoSpace)
+            let free = disk.available_blocks.saturating_mul(disk.fragment_size);
+            explained(error, ErrorKind::NoSpace, &format!("the disk is full, {free} bytes are free"))
         }
         _ => error,
     }
@@ -127,6 +128,10 @@ fn decided(error: Error, kind: ErrorKind) -> Error {
         ErrorKind::ReadOnly => "the file system is read-only",
         other => other.name(),
     };
+    explained(error, kind, why)
+}
+
+fn explained(error: Error, kind: ErrorKind, why: &str) -> Error {
     let decided = Error::new(kind, format!("{}: {why}", error.message()));
     match error.path() {
         Some(path) => decided.at(path.to_owned()),

@@ -39,6 +39,9 @@ struct State {
     wanted: usize,
     opening: usize,
     refused: Option<Refusal>,
+    /// How often the last lane could not be replaced, and why the latest could not.
+    failures: u64,
+    failure: Option<Error>,
     /// Counts picks, so that lanes that are equally busy take turns.
     picks: usize,
     closed: bool,
@@ -116,7 +119,7 @@ impl Lanes {
     /// Returns the lane that has the fewest streams, with one more from now on.
     ///
     /// # Errors
-    /// Those of connecting anew, when none is left.
+    /// Those of connecting anew, when none is left; for all who wait for that.
     pub(super) async fn for_stream(&self) -> Result<(Client, Claim)> {
         self.pick(|client| (client.clone(), client.claim())).await
     }
@@ -150,6 +153,7 @@ impl Lanes {
     }
 
     async fn pick<T>(&self, take: impl Fn(&Client) -> T) -> Result<T> {
+        let since = self.0.state().failures;
         loop {
             let mut changed = std::pin::pin!(self.0.changed.notified());
             changed.as_mut().enable();
@@ -158,11 +162,15 @@ impl Lanes {
                 self.0.fill();
                 return Ok(picked);
             }
+            // A server that doesn't answer would cost each of many its own timeout, one after the other.
+            if let Some(failure) = self.0.state().failed_since(since) {
+                return Err(failure);
+            }
             if self.0.begin_last() {
                 let replacing = Opening(&self.0);
                 // Awaited here: who needs the lane is told why there is none.
-                let client = self.0.open_one().await?;
-                self.0.state().admit(client);
+                let opened = self.0.open_one().await;
+                self.0.state().replaced(opened)?;
                 drop(replacing);
             } else {
                 changed.await;
@@ -268,6 +276,25 @@ impl State {
         if !self.closed && self.live.len() < self.wanted {
             self.live.push(client);
         }
+    }
+
+    /// Takes the lane that replaces the last one, or notes why there is none.
+    fn replaced(&mut self, opened: Result<Client>) -> Result<()> {
+        match opened {
+            Ok(client) => self.admit(client),
+            Err(error) => {
+                self.failures += 1;
+                self.failure = Some(error.for_another());
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns why the last lane could not be replaced while somebody waited for it, who had seen so many failures.
+    fn failed_since(&self, seen: u64) -> Option<Error> {
+        let failed = self.failures > seen && self.opening == 0;
+        self.failure.as_ref().filter(|_| failed).map(Error::for_another)
     }
 
     /// Returns how many lanes are to be opened now, and counts them as being opened. The last one is not among them:

@@ -68,12 +68,14 @@ pub async fn connect(endpoint: &Endpoint, options: &ConnectOptions) -> Result<Ar
     let (endpoint, options) = (endpoint.clone(), options.clone());
     let timeout = options.timeout;
     let (most, at_once) = (options.max_connections.unwrap_or(CONNECTIONS), options.connections);
-    let login = Arc::new((endpoint, options, LoginCache::default()));
+    let cache = LoginCache::default();
+    let login = Arc::new((endpoint, options, cache.clone()));
     let dial: Dial = Box::new(move || {
         let login = Arc::clone(&login);
         Box::pin(async move { ssh::connect(&login.0, &login.1, &login.2).await })
     });
-    Ok(Arc::new(Sftp::start(dial, timeout, most, at_once).await?))
+    let sftp = Sftp::start(dial, timeout, most, at_once).await?;
+    Ok(Arc::new(Sftp { place: cache.place(), ..sftp }))
 }
 
 /// Opens an SSH connection; called for each that is wanted, and again when one has broken.
@@ -86,6 +88,8 @@ pub struct Sftp {
     capabilities: Capabilities,
     digests: Digests,
     link_order: AtomicU8,
+    /// Who is where, if that is known.
+    place: Option<String>,
 }
 
 /// Which argument of SYMLINK comes first; see [`Request::Symlink`].
@@ -107,6 +111,7 @@ impl Sftp {
             capabilities: capabilities(&client, most),
             digests: Digests::new(&client),
             link_order: AtomicU8::new(ORDER_UNKNOWN),
+            place: None,
         })
     }
 
@@ -150,6 +155,10 @@ impl Transport for Sftp {
 
     fn round_trip(&self) -> Option<Duration> {
         self.lanes.round_trip()
+    }
+
+    async fn place(&self, path: &RemotePath) -> Option<Vec<u8>> {
+        Some([self.place.as_ref()?.as_bytes(), path.as_bytes()].concat())
     }
 
     async fn home(&self) -> Result<RemotePath> {
@@ -219,7 +228,15 @@ impl Transport for Sftp {
         let client = self.client().await?;
         client.rename(from, to, replace).await.map_err(|e| e.at(from).context(format!("to {to}")))?;
         if durability == Durability::Synced && client.offers("fsync@openssh.com") {
-            client.sync_directory(to).await;
+            client.sync(&to.parent().unwrap_or_else(RemotePath::root)).await;
+        }
+        Ok(())
+    }
+
+    async fn sync(&self, path: &RemotePath) -> Result<()> {
+        let client = self.client().await?;
+        if client.offers("fsync@openssh.com") {
+            client.sync(path).await;
         }
         Ok(())
     }

@@ -70,6 +70,13 @@ impl LoginCache {
         self.inner.target.get_or_try_init(|| find).await
     }
 
+    /// Returns who is where and by which way, as the configuration has it; `None` where the system's `ssh` knows that.
+    pub fn place(&self) -> Option<String> {
+        let target = self.inner.target.get()?;
+        let host = target.host.to_ascii_lowercase();
+        Some(format!("sftp {}@{host}:{} by {:?} ", target.user, target.port, target.way))
+    }
+
     /// Returns the cache of a server on the way.
     pub(super) fn of_hop(&self, hop: &str) -> Self {
         lock(&self.inner.hops).entry(hop.to_owned()).or_default().clone()

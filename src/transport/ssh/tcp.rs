@@ -32,6 +32,9 @@ const QUICK: u32 = 40;
 ///
 /// A reader that asks for the four bytes of a length, then for the packet, then for the next length, would make two
 /// system calls for each packet: with each packet comes the next one's length.
+///
+/// A reset breaks the writes first, and russh would go then. But what the peer sent before it is there to be read: writes
+/// to a lost connection lead nowhere and don't fail, reads go on to the end and then say how it was lost.
 #[derive(Debug)]
 pub(super) struct Watched {
     stream: Road,
@@ -44,6 +47,15 @@ pub(super) struct Watched {
     ahead: Box<[u8; AHEAD]>,
     unread: Range<usize>,
     quick: u32,
+    lost: Lost,
+}
+
+/// Whether a write has found out that the connection is lost.
+#[derive(Debug)]
+enum Lost {
+    No,
+    /// How, until a reader was told.
+    Yes(Option<io::Error>),
 }
 
 #[derive(Debug)]
@@ -66,6 +78,7 @@ impl Watched {
             ahead: Box::new([0; AHEAD]),
             unread: 0..0,
             quick: QUICK,
+            lost: Lost::No,
         }
     }
 
@@ -95,6 +108,12 @@ impl Watched {
             if length == 0 || length == most { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) }
         });
         let Some(length) = read else { return tried };
+        if length == 0
+            && let Lost::Yes(how) = &mut self.lost
+            && let Some(how) = how.take()
+        {
+            return Err(how);
+        }
         let in_buffer = length.min(room);
         self.listener.hear(&buffer.initialize_unfilled()[..in_buffer], &self.stage)?;
         self.listener.hear(&self.ahead[..length - in_buffer], &self.stage)?;
@@ -172,7 +191,15 @@ impl AsyncRead for Watched {
 impl AsyncWrite for Watched {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = &mut *self;
+        if matches!(this.lost, Lost::Yes(_)) {
+            return Poll::Ready(Ok(bytes.len()));
+        }
         match Pin::new(this.stream.writer()).poll_write(cx, bytes) {
+            // Where the system ended both directions, the other one shows it, too.
+            Poll::Ready(Err(e)) if matches!(this.stream, Road::Tcp(_)) => {
+                this.lost = Lost::Yes(Some(e));
+                Poll::Ready(Ok(bytes.len()))
+            }
             Poll::Ready(result) => {
                 this.write.moved();
                 this.moved();
@@ -208,5 +235,30 @@ impl Socket {
 impl Drop for Socket {
     fn drop(&mut self) {
         let _ = rustix::net::shutdown(&self.0, rustix::net::Shutdown::Both);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_came_before_a_reset_is_read_however_the_writes_end() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut peer, _) = listener.accept().await.unwrap();
+        let mut watched = Watched::new(Road::Tcp(stream), Duration::from_secs(30), Arc::new(Stage::default()));
+        peer.write_all(&[7; 10_000]).await.unwrap();
+        peer.set_zero_linger().unwrap();
+        drop(peer);
+        watched.write_all(b"one").await.unwrap();
+        watched.write_all(b"two").await.unwrap();
+        watched.flush().await.unwrap();
+        let mut found = Vec::new();
+        let error = watched.read_to_end(&mut found).await.unwrap_err();
+        assert_eq!((found.len(), error.kind()), (10_000, io::ErrorKind::ConnectionReset));
     }
 }
