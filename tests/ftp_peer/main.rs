@@ -1,6 +1,6 @@
 //! FTP against a scripted peer that says what real servers say on bad days, and what hostile ones would.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::case_sensitive_file_extension_comparisons)]
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,9 +14,11 @@ use haul::transport::{
 use haul::{ErrorKind, Result};
 use peer::{Act, Peer};
 
+mod liars;
 mod peer;
 mod safety;
 mod stalls;
+mod store;
 mod tls;
 mod transfers;
 

@@ -40,6 +40,11 @@ pub(crate) enum Act {
     Impostor(&'static [u8], &'static [u8]),
     /// Agrees to TLS and says nothing any more.
     NoTls,
+    /// The same as `Say` and `Send`, of what isn't known before.
+    Tell(String),
+    Give(Vec<u8>, End),
+    /// Opens with a 150, reads so many bytes of the data connection, hands them over, and ends.
+    Keep(usize, Box<dyn FnOnce(Vec<u8>) + Send>, End),
     /// Says this again and again.
     Repeat(&'static str),
     /// Says this again and again, with pauses.
@@ -50,6 +55,19 @@ pub(crate) enum Act {
     HangUp,
     /// Says nothing.
     Silence,
+}
+
+/// How a transfer ends on the control connection.
+#[derive(Clone, Copy)]
+pub(crate) enum End {
+    /// With these words.
+    Says(&'static str),
+    /// With these words before the data has ended; of an upload, what comes behind them is read and lost.
+    Early(&'static str),
+    /// With these words, and the connection is closed, too.
+    Parts(&'static str),
+    /// Never.
+    Never,
 }
 
 /// A server on a loopback port that lives as long as the test.
@@ -337,6 +355,9 @@ impl Session {
                 drop(socket);
                 self.end(end).await?;
             }
+            Act::Tell(text) => self.say(&text).await?,
+            Act::Give(bytes, end) => return self.give(&bytes, end).await,
+            Act::Keep(length, keep, end) => return self.keep(length, keep, end).await,
             Act::Impostor(evil, good) => self.impersonate(evil, good).await?,
             Act::Stall(bytes) => {
                 let mut socket = self.open().await?;
@@ -372,6 +393,39 @@ impl Session {
             Act::Silence => std::future::pending().await,
         }
         Ok(true)
+    }
+
+    async fn give(&mut self, bytes: &[u8], end: End) -> std::io::Result<bool> {
+        let mut socket = self.open().await?;
+        if let End::Early(text) = end {
+            self.say(text).await?;
+        }
+        socket.write_all(bytes).await?;
+        socket.shutdown().await?;
+        self.ended(end).await
+    }
+
+    async fn keep(&mut self, length: usize, keep: Box<dyn FnOnce(Vec<u8>) + Send>, end: End) -> std::io::Result<bool> {
+        let mut socket = self.open().await?;
+        let mut bytes = Vec::new();
+        (&mut socket).take(length as u64).read_to_end(&mut bytes).await?;
+        keep(bytes);
+        if let End::Early(text) = end {
+            self.say(text).await?;
+            socket.read_to_end(&mut Vec::new()).await?;
+        }
+        drop(socket);
+        self.ended(end).await
+    }
+
+    /// Says the last word on a transfer; returns whether the session goes on.
+    async fn ended(&mut self, end: End) -> std::io::Result<bool> {
+        match end {
+            End::Early(_) => {}
+            End::Never => std::future::pending().await,
+            End::Says(text) | End::Parts(text) => self.say(text).await?,
+        }
+        Ok(!matches!(end, End::Parts(_)))
     }
 
     /// Says the last word on a transfer; an empty one never comes.

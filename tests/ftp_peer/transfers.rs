@@ -88,7 +88,10 @@ async fn a_server_that_ignores_rest_is_found_out() {
     })
     .await;
     let transport = peer.connect().await.unwrap();
-    assert_eq!(read(&*transport, ReadRange::from(4)).await.unwrap_err().kind(), ErrorKind::SourceChanged);
+    assert!(transport.capabilities().resume_read);
+    assert_eq!(read(&*transport, ReadRange::from(4)).await.unwrap_err().kind(), ErrorKind::Protocol);
+    assert!(!transport.capabilities().resume_read, "it would be asked again");
+    let transport = peer.connect().await.unwrap();
     assert_eq!(write(&*transport, WriteMode::At(10)).await.unwrap_err().kind(), ErrorKind::Protocol);
 }
 
