@@ -402,7 +402,7 @@ fn a_lock_file_that_is_removed_meanwhile_costs_nothing_but_the_refusal() {
     let watcher = Watcher::of(scene.near("a"), vec![contents.clone()]);
     let first = scene.start_and_hold("one", &["get", &url, "a"], &scene.near(""));
     let transfers = scene.home.path().join("one/haul/transfers");
-    let is_lock = |path: &PathBuf| path.extension().is_none_or(|end| end != "journal");
+    let is_lock = |path: &PathBuf| path.is_file() && path.extension().is_none_or(|end| end != "journal");
     for entry in std::fs::read_dir(&transfers).unwrap().map(|entry| entry.unwrap().path()).filter(is_lock) {
         std::fs::remove_file(entry).unwrap();
     }

@@ -33,7 +33,7 @@ fn a_full_disk_says_so_and_the_next_run_goes_on_once_there_is_room(protocol: &st
             Way::Get => &["No space left", "5242880 bytes more", "are free"],
             Way::Put => &["make room"],
         };
-        scene.fails(scene.command(false, &[]), 1, words);
+        let said = scene.fails(scene.command(false, &[]), 1, words);
         assert!(!scene.at("file").exists(), "a partial file under the final name");
         if way == Way::Get {
             // It was known before the first byte.
@@ -41,7 +41,8 @@ fn a_full_disk_says_so_and_the_next_run_goes_on_once_there_is_room(protocol: &st
         }
         scene.sh(ENOUGH);
         let text = scene.works(scene.command(false, &[]));
-        assert!(way == Way::Get || text.contains("resumed"), "{protocol}: {text}");
+        // A server may have taken a block by then, or not.
+        assert_eq!(said.contains("goes on where it stopped"), text.contains("resumed"), "{protocol}: {said}{text}");
     }
 }
 

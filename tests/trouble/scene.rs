@@ -163,7 +163,8 @@ impl Scene {
         let dir = self.state("haul/transfers");
         let journal = names(&dir).into_iter().find(|name| name.ends_with(".journal"));
         let text = journal.and_then(|name| fs::read(dir.join(name)).ok()).unwrap_or_default();
-        text.split(|&byte| byte == b'\n').count().saturating_sub(2)
+        // Between them are notes, and before them the head.
+        text.split(|&byte| byte == b'\n').filter(|line| line.first().is_some_and(u8::is_ascii_digit)).count()
     }
 
     pub(crate) fn part(&self) -> Option<PathBuf> {
