@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::transport::{ReadStream, WriteStream};
 
 use super::blocks::Blocks;
 use super::journal::Journal;
 use super::rate::Limiter;
+use super::retry::interrupted;
 use super::run::Context;
 use super::segments::Claim;
 use super::types::Event;
@@ -146,7 +147,7 @@ impl<'j> Copy<'_, 'j> {
         let Some(blocks) = blocks.filter(|_| self.interrupt.is_cancelled()) else { return Ok(()) };
         let (block, is_whole) = blocks.at();
         if is_whole || *last.get_or_insert(block) != block {
-            return Err(Error::new(ErrorKind::Cancelled, "interrupted"));
+            return Err(interrupted());
         }
         Ok(())
     }
@@ -154,7 +155,7 @@ impl<'j> Copy<'_, 'j> {
     async fn unless_cancelled<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
         tokio::select! {
             biased;
-            () = self.cancel.cancelled() => Err(Error::new(ErrorKind::Cancelled, "interrupted")),
+            () = self.cancel.cancelled() => Err(interrupted()),
             result = work => result,
         }
     }
@@ -188,6 +189,7 @@ mod tests {
     use super::super::journal::tests::{head, open};
     use super::super::types::{Observer, Options};
     use super::*;
+    use crate::error::ErrorKind;
     use crate::transport::{Finish, Finished};
 
     const CHUNK: usize = 256 << 10;

@@ -14,7 +14,7 @@ use super::folder::{Made, existing};
 use super::journal::{Found, Head, Journal, SMALLEST_BLOCK};
 use super::lock::Held;
 use super::part;
-use super::retry::{Budget, pause};
+use super::retry::{Budget, interrupted, pause};
 use super::run::Context;
 use super::settled;
 use super::types::{Event, Existing, Job, Location, Outcome, Status, Verified};
@@ -100,16 +100,16 @@ impl Moving<'_> {
             self.ctx.observer.event(Event::Retrying { id: self.id, attempt, wait, error });
             if !pause(wait, &self.ctx.cancel).await {
                 if let Some(journal) = &mut self.journal {
-                    journal.stopped(&cancelled());
+                    journal.stopped(&interrupted());
                 }
-                return Err(cancelled());
+                return Err(interrupted());
             }
         }
     }
 
     async fn once(&mut self) -> Result<Status> {
         if self.ctx.cancel.is_cancelled() {
-            return Err(cancelled());
+            return Err(interrupted());
         }
         let listed = self.listed_entry();
         if listed.is_none() {
@@ -329,10 +329,6 @@ fn reason_to_skip(source: &Entry, existing: Option<&Entry>, policy: Existing) ->
             same.then_some("same size and time")
         }
     })
-}
-
-fn cancelled() -> Error {
-    Error::new(ErrorKind::Cancelled, "interrupted")
 }
 
 #[cfg(test)]

@@ -3,8 +3,10 @@
 //! A [`Task`] says what to make where; [`run`] carries out a stream of them and tells an [`Observer`] what happens.
 //! One file goes: entry known or one `stat` → journal → part file opened at the offset that is proven → copy → finish →
 //! verify → rename into place. The parts: `run` (many tasks at once) → `job` (one file: skip, attempts, retries) →
-//! `attempt` (one try) → `streams` (of one file, over `segments`) → `copy` (the one loop that moves bytes), with `journal`, `proof`, `part`, `verify`, `rate`,
-//! `lock` and `settled` beside them; `single` streams one file to or from a pipe.
+//! `attempt` (one try) → `streams` (of one file, over `segments`) → `copy` (the one loop that moves bytes), with `journal`,
+//! `proof`, `part`, `verify`, `rate` and `lock` beside them. What is left of earlier runs: `leftover` (of this transfer),
+//! `interrupted` (of any), `settled` and `aftermath` (what the power may have taken). `single` streams one file to or
+//! from a pipe.
 
 mod aftermath;
 mod attempt;

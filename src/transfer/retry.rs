@@ -59,6 +59,11 @@ fn jitter() -> f64 {
     0.5 + f64::from(getrandom::u32().unwrap_or(0)) / f64::from(u32::MAX) / 2.0
 }
 
+/// Makes the error of what was ended by the user, or with the run.
+pub(super) fn interrupted() -> Error {
+    Error::new(ErrorKind::Cancelled, "interrupted")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

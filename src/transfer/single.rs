@@ -17,7 +17,7 @@ use crate::transport::{
 
 use super::copy::{Copy, Progress};
 use super::part;
-use super::retry::{Budget, pause};
+use super::retry::{Budget, interrupted, pause};
 use super::run::Context;
 use super::segments::Claim;
 use super::types::{Event, Existing, Location, Observer, Options, Outcome, Status, Verified, Verify};
@@ -63,7 +63,7 @@ pub async fn read_out(
         let attempt = budget.made();
         ctx.observer.event(Event::Retrying { id: ID, attempt, wait, error });
         if !pause(wait, &ctx.cancel).await {
-            return Err(Error::new(ErrorKind::Cancelled, "interrupted"));
+            return Err(interrupted());
         }
         let now = source.transport.stat(&source.path, Follow::Links).await;
         if let Ok(now) = now {

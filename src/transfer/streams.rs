@@ -16,6 +16,7 @@ use super::attempt::Attempt;
 use super::blocks::Blocks;
 use super::copy::{Copied, Copy, keep};
 use super::journal::{Journal, SMALLEST_BLOCK};
+use super::retry::interrupted;
 use super::segments::{Claim, Segments};
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::{Finish, Finished, Follow, ReadRange, ReadStream, WriteMode, WriteStream};
@@ -359,8 +360,4 @@ impl<'a> Streams<'a> {
             ends = opening => ends.map(|(reader, writer)| Ends { reader, writer, end }),
         }
     }
-}
-
-fn interrupted() -> Error {
-    Error::new(ErrorKind::Cancelled, "interrupted")
 }
