@@ -29,7 +29,7 @@ def of(scenario, servers, source, scratch):
         return [(f"{CAP_CONNECTIONS} connections of {CAP_MBYTE} MB/s", scenario.bytes / rate / CAP_CONNECTIONS),
                 (f"one connection of {CAP_MBYTE} MB/s", scenario.bytes / rate)]
     if scenario.is_tree:
-        return [] if network.link else [("`cp -r` on this disk", local_copy(source, scratch))]
+        return [] if network.link or scenario.sync else [("`cp -r` on this disk", local_copy(source, scratch))]
     if not network.link:
         return [("TCP over loopback to disk, unencrypted", tcp_copy(servers, source, scratch, 1))]
     wire = scenario.bytes * 8 / (LINK_MBIT * 1e6 * PAYLOAD) + LINK_DELAY_MS / 1000

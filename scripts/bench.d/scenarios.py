@@ -8,6 +8,8 @@ MIB = 1 << 20
 LINK_MBIT, LINK_DELAY_MS = 1000, 25
 CAP_MBYTE, CAP_CONNECTIONS = 10, 8
 SMALL = 4096
+# When the files of a sync were changed last: before anything that a tool could take for "just now".
+LONG_AGO = 1_700_000_000
 
 
 @dataclass(frozen=True)
@@ -31,13 +33,16 @@ CAPPED = Network("capped", f"the server allows {CAP_MBYTE} MB/s per connection, 
 
 @dataclass(frozen=True)
 class Scenario:
-    """One file of `mib` MiB, or a tree of `count` small files in `folders` folders."""
+    """One file of `mib` MiB, or a tree of `count` small files in `folders` folders; a sync finds it there already, but
+    for one file in `stale_every`, which is of an older time and has other bytes."""
 
     letter: str
     network: Network
     mib: int = 0
     count: int = 0
     folders: int = 1
+    sync: bool = False
+    stale_every: int = 0
     protocols: tuple = ("SFTP", "FTP", "FTPS")
     directions: tuple = ("get", "put")
 
@@ -47,8 +52,12 @@ class Scenario:
 
     @property
     def work(self):
-        many, one = f"{self.count} files of 4 KiB in {self.folders} folders", f"one file of {self.mib} MiB"
-        return many if self.is_tree else one
+        if not self.is_tree:
+            return f"one file of {self.mib} MiB"
+        many = f"{self.count} files of 4 KiB in {self.folders} folders"
+        if not self.sync:
+            return many
+        return f"sync of {many}, {f'1 in {self.stale_every}' if self.stale_every else 'nothing'} changed"
 
     @property
     def title(self):
@@ -56,7 +65,17 @@ class Scenario:
 
     @property
     def bytes(self):
+        if self.sync:
+            return len(self.stale) * SMALL
         return self.count * SMALL if self.is_tree else self.mib * MIB
+
+    @property
+    def stale(self):
+        """The numbers of the files that a sync finds changed."""
+        return range(0, self.count, self.stale_every) if self.stale_every else ()
+
+    def file(self, tree, number):
+        return tree / f"folder-{number % self.folders:02}" / f"file-{number:05}"
 
     @property
     def name(self):
@@ -73,10 +92,18 @@ class Scenario:
                     file.write(os.urandom(MIB))
             return path
         for number in range(self.count):
-            file = path / f"folder-{number % self.folders:02}" / f"file-{number:05}"
+            file = self.file(path, number)
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(os.urandom(SMALL))
+            os.utime(file, (LONG_AGO, LONG_AGO))
         return path
+
+    def make_stale(self, tree):
+        """Puts the target of a sync back to what it was before."""
+        for number in self.stale:
+            file = self.file(tree, number)
+            file.write_bytes(bytes(SMALL))
+            os.utime(file, (LONG_AGO - 100_000, LONG_AGO - 100_000))
 
 
 FULL = [
@@ -86,6 +113,10 @@ FULL = [
     Scenario("d", LINK, count=1000, folders=10),
     Scenario("e", LOSSY, mib=256),
     Scenario("f", CAPPED, mib=256),
+    Scenario("g", LOOPBACK, count=10_000, folders=100, sync=True),
+    Scenario("h", LOOPBACK, count=10_000, folders=100, sync=True, stale_every=100),
+    Scenario("i", LINK, count=10_000, folders=100, sync=True, protocols=("SFTP", "FTP")),
+    Scenario("j", LINK, count=10_000, folders=100, sync=True, stale_every=100, protocols=("SFTP", "FTP")),
 ]
 # Everything once, but not in every combination.
 QUICK = [
@@ -95,4 +126,6 @@ QUICK = [
     Scenario("d", LINK, count=40, folders=4, protocols=("SFTP", "FTP")),
     Scenario("e", LOSSY, mib=8, protocols=("SFTP",), directions=("get",)),
     Scenario("f", CAPPED, mib=12, protocols=("SFTP", "FTP"), directions=("get",)),
+    Scenario("h", LOOPBACK, count=500, folders=10, sync=True, stale_every=100, protocols=("SFTP", "FTP")),
+    Scenario("j", LINK, count=500, folders=10, sync=True, stale_every=100, protocols=("SFTP",)),
 ]

@@ -13,6 +13,8 @@ PACKAGES = {"sftp": "openssh-client", "scp": "openssh-client", "rsync": "rsync",
 ALL = ["haul", *PACKAGES]
 # The fastest of them somewhere.
 QUICK_TOOLS = ["haul", "sftp", "rsync", "lftp", "lftp pget", "curl"]
+# Those that make two trees equal.
+SYNCS = ["haul", "rsync", "lftp", "rclone"]
 STREAMS = 8
 CIPHER = "aes128-gcm@openssh.com"
 
@@ -29,6 +31,7 @@ class Cell:
     server: Server
     direction: str
     is_tree: bool
+    is_sync: bool
     source: Path
     target: Path
     scratch: Path
@@ -67,7 +70,7 @@ def commands(cell):
               "rclone": rclone, "curl": curl, "aria2c": aria2c}
     found = {}
     for tool, make in makers.items():
-        if tool == "haul" or shutil.which(program(tool)):
+        if (tool == "haul" or shutil.which(program(tool))) and (tool in SYNCS or not cell.is_sync):
             command = make(cell)
             if command:
                 found[tool] = list(map(str, command))
@@ -81,6 +84,8 @@ def haul(cell):
     login += ["--tls-ca", server.ca] if server.protocol == "FTPS" else []
     recursive = ["-r"] if cell.is_tree else []
     url = f"{server.scheme}://{server.login}@{cell.address}{cell.remote_path}"
+    if cell.is_sync:
+        return [cell.haul, "sync", "-q", "--delete", *login, *([url, cell.target] if cell.get else [cell.source, url])]
     ends = [url, f"{cell.target.parent}/"] if cell.get else [cell.source, f"{url.rsplit('/', 1)[0]}/"]
     return [cell.haul, cell.direction, "-q", *recursive, *login, *ends]
 
@@ -116,11 +121,14 @@ def rsync(cell):
     remote = f"{cell.server.login}@{cell.server.host}:{cell.remote_path}"
     ends = [remote, f"{cell.target.parent}/"] if cell.get else [cell.source, f"{remote.rsplit('/', 1)[0]}/"]
     shell = " ".join(["ssh", *ssh_options(cell), "-p", cell.server.port])
+    if cell.is_sync:
+        ends = [f"{remote}/", f"{cell.target}/"] if cell.get else [f"{cell.source}/", f"{remote}/"]
+        return ["rsync", "-rt", "--delete", "-e", shell, *ends]
     return ["rsync", "-rt", "-e", shell, *ends]
 
 
 def lftp(cell):
-    mirror = f"mirror --parallel={STREAMS}"
+    mirror = f"mirror --parallel={STREAMS}{' --delete' if cell.is_sync else ''}"
     if cell.is_tree:
         return lftp_with(cell, f"{mirror} {cell.remote_path} {cell.target}" if cell.get else
                          f"{mirror} -R {cell.source} {cell.remote_path}")
@@ -167,7 +175,7 @@ def rclone(cell):
     for key, value in options.items():
         flags += [f"--{kind}-{key}", value]
     if cell.is_tree:
-        work = ["copy", "--transfers", 16, "--checkers", 16]
+        work = ["sync" if cell.is_sync else "copy", "--transfers", 16, "--checkers", 16]
     else:
         # With several streams over FTP it delivered wrong bytes from vsftpd, and called it a success (1.60.1).
         work = ["copyto", "--multi-thread-streams", STREAMS if cell.sftp else 0, "--multi-thread-cutoff", "8M"]
