@@ -11,6 +11,8 @@ use crate::transport::matches_pattern;
 pub mod netrc;
 mod read;
 
+pub(crate) use read::{in_order, names_secret, place_in};
+
 /// What a setting takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Takes {

@@ -214,7 +214,7 @@ impl Reader<'_> {
 
     fn unknown_setting(&mut self, key: &Spanned<DeString<'_>>, written: &str) {
         let lower = written.to_ascii_lowercase();
-        if SECRETS.contains(&lower.as_str()) || lower.ends_with("-password") {
+        if names_secret(&lower) {
             return self.problem(&key.span(), "passwords don't belong in this file".into(), Some(KEEP_ELSEWHERE));
         }
         let names = self.vocabulary.names();
@@ -238,10 +238,20 @@ impl Reader<'_> {
     }
 
     fn place(&self, offset: usize) -> Place {
-        let before = self.text.get(..offset).unwrap_or(self.text);
-        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
-        Place { line: before.matches('\n').count() + 1, column: before[line_start..].chars().count() + 1 }
+        place_in(self.text, offset)
     }
+}
+
+/// Returns where a byte of a text stands.
+pub(crate) fn place_in(text: &str, offset: usize) -> Place {
+    let before = text.get(..offset).unwrap_or(text);
+    let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+    Place { line: before.matches('\n').count() + 1, column: before[line_start..].chars().count() + 1 }
+}
+
+/// Returns whether somebody who sets this, written with dashes, writes down a secret.
+pub(crate) fn names_secret(name: &str) -> bool {
+    SECRETS.contains(&name) || name.ends_with("-password")
 }
 
 /// What a profile's URL came to.
@@ -252,7 +262,7 @@ enum Url {
 }
 
 /// A table's lines, in the order of the file.
-fn in_order<'a, 't>(table: &'a Table<'t>) -> Vec<(&'a Spanned<DeString<'t>>, &'a Spanned<DeValue<'t>>)> {
+pub(crate) fn in_order<'a, 't>(table: &'a Table<'t>) -> Vec<(&'a Spanned<DeString<'t>>, &'a Spanned<DeValue<'t>>)> {
     let mut lines: Vec<_> = table.iter().collect();
     lines.sort_by_key(|(key, _)| key.span().start);
     lines

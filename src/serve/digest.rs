@@ -37,6 +37,7 @@ pub(crate) fn of_file(file: &File, algorithm: Algorithm, start: u64, end: u64) -
 enum Hasher {
     Sha512(Sha512),
     Sha256(Sha256),
+    Blake3(Box<blake3::Hasher>),
     Sha1(Sha1),
     Md5(Md5),
     Crc32(crc32fast::Hasher),
@@ -47,6 +48,7 @@ impl Hasher {
         match algorithm {
             Algorithm::Sha512 => Self::Sha512(Sha512::new()),
             Algorithm::Sha256 => Self::Sha256(Sha256::new()),
+            Algorithm::Blake3 => Self::Blake3(Box::default()),
             Algorithm::Sha1 => Self::Sha1(Sha1::new()),
             Algorithm::Md5 => Self::Md5(Md5::new()),
             Algorithm::Crc32 => Self::Crc32(crc32fast::Hasher::new()),
@@ -57,6 +59,9 @@ impl Hasher {
         match self {
             Self::Sha512(h) => h.update(bytes),
             Self::Sha256(h) => h.update(bytes),
+            Self::Blake3(h) => {
+                h.update(bytes);
+            }
             Self::Sha1(h) => h.update(bytes),
             Self::Md5(h) => h.update(bytes),
             Self::Crc32(h) => h.update(bytes),
@@ -67,6 +72,7 @@ impl Hasher {
         match self {
             Self::Sha512(h) => h.finalize().to_vec(),
             Self::Sha256(h) => h.finalize().to_vec(),
+            Self::Blake3(h) => h.finalize().as_bytes().to_vec(),
             Self::Sha1(h) => h.finalize().to_vec(),
             Self::Md5(h) => h.finalize().to_vec(),
             Self::Crc32(h) => h.finalize().to_be_bytes().to_vec(),

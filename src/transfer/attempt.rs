@@ -3,14 +3,14 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::transport::{Algorithm, Durability, Entry, Finish, Follow, Replace, SetMetadata};
+use crate::transport::{Algorithm, Durability, Entry, FileKind, Finish, Follow, RemotePath, Replace, SetMetadata};
 
 use super::copy::Progress;
 use super::journal::{Journal, SMALLEST_BLOCK};
 use super::run::Context;
 use super::streams::Streams;
 use super::types::{Event, Existing, Job, Location, Verified, Verify};
-use super::{part, proof, taken, verify};
+use super::{displaced, part, proof, taken, verify, within};
 
 /// One try and what it needs.
 pub(super) struct Attempt<'a> {
@@ -44,9 +44,12 @@ impl Attempt<'_> {
         }
         let kept = self.prove(journal.as_deref_mut()).await?;
         let last = Finish { durability: self.ctx.options.durability, metadata: self.metadata() };
-        let (bytes, finished) = match Streams::new(self, journal).run(kept, last).await {
-            Err(e) if kept > 0 => return Err(self.or_removed(e).await),
-            copied => copied?,
+        let (bytes, finished) = match within::copy(self, kept, last).await? {
+            Some(copied) => copied,
+            None => match Streams::new(self, journal).run(kept, last).await {
+                Err(e) if kept > 0 => return Err(self.or_removed(e).await),
+                copied => copied?,
+            },
         };
         if let Err(e) = finished.metadata {
             self.note(&format!("time and mode are not kept: {}", e.chain()));
@@ -136,8 +139,20 @@ impl Attempt<'_> {
         let local = from.transport.capabilities().local;
         let is_new = local && self.existing.is_none();
         let replace = if keep || is_new { Replace::No } else { Replace::Yes };
+        let gives_way = self.existing.is_some_and(|existing| existing.kind == FileKind::Directory);
+        let backup = self.ctx.options.backup.as_ref().filter(|_| self.existing.is_some() && !keep && !gives_way);
+        let backed_up = match backup {
+            Some(backup) => backup.take(destination, destination).await?,
+            None => None,
+        };
+        if gives_way {
+            // Only now that the file is complete. Whoever planned this clears it away, once all is well.
+            displaced::displace(destination).await?;
+        }
         self.renaming.store(true, Ordering::Relaxed);
         match rename(replace).await {
+            Err(e) if gives_way => return Err(displaced::put_back_after(destination, e).await),
+            Err(e) if backed_up.is_some() => return Err(self.put_back(backed_up, e).await),
             Err(e) if local && e.kind() == ErrorKind::AlreadyExists => {
                 taken::by_its_own_name(destination).await?;
                 if keep {
@@ -152,6 +167,15 @@ impl Attempt<'_> {
             self.note("the server has no fsync: whether the file survives a loss of power is up to it");
         }
         Ok(())
+    }
+
+    /// Gives what was backed up its name again, since the new file did not get it.
+    async fn put_back(&self, backed_up: Option<RemotePath>, error: Error) -> Error {
+        let (Some(from), to) = (backed_up, &self.job.destination) else { return error };
+        match to.transport.rename(&from, &to.path, Replace::No, Durability::Cached).await {
+            Ok(()) => error,
+            Err(_) => error.with_hint(format!("what was there before is {from} now")),
+        }
     }
 
     /// Tells an error with a part that was there from one that is worth another attempt, since the part is gone: a
@@ -180,7 +204,7 @@ impl Attempt<'_> {
         if self.ctx.options.preserve_mode && source.is_some() {
             return source;
         }
-        if let Some(existing) = self.existing.filter(|e| e.kind == crate::transport::FileKind::File) {
+        if let Some(existing) = self.existing.filter(|e| e.kind == FileKind::File) {
             return existing.mode.map(|mode| mode & 0o777);
         }
         let local = self.part.transport.capabilities().local;

@@ -39,11 +39,18 @@ impl Progress {
         self.ctx.observer.event(Event::Progress { id: self.id, position: kept });
     }
 
+    /// The server has copied it up to there by itself.
+    pub(super) fn copied_there(&self, position: u64) {
+        self.position.store(position, Ordering::Relaxed);
+        self.ctx.observer.event(Event::Progress { id: self.id, position });
+    }
+
     /// So many bytes more were moved.
     fn advance(&self, bytes: u64) {
         let position = self.position.fetch_add(bytes, Ordering::Relaxed) + bytes;
         self.transferred.fetch_add(bytes, Ordering::Relaxed);
         self.ctx.note_work(bytes);
+        self.ctx.options.allowance.take(bytes);
         self.ctx.observer.event(Event::Progress { id: self.id, position });
     }
 
@@ -110,6 +117,7 @@ impl<'j> Copy<'_, 'j> {
         let (mut moved, mut last_block) = (Copied::default(), None);
         while !self.claim.is_done() {
             self.stop_behind(&mut last_block, blocks.as_ref())?;
+            reader.pace(self.limiter.rate());
             let mut chunk = self.unless_cancelled(reader.read()).await?;
             if chunk.is_empty() {
                 break;
@@ -254,7 +262,7 @@ mod tests {
             let (claim, never) = (Claim::of(0..8 << 20), CancellationToken::new());
             let copy = Copy {
                 claim: &claim,
-                limiter: &ctx.limiter,
+                limiter: &ctx.options.limiter,
                 cancel: &never,
                 interrupt: &cancel,
                 progress: &progress,

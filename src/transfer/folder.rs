@@ -31,6 +31,10 @@ pub struct Folder {
     /// Why it could not be made, until somebody takes it for the report.
     error: Mutex<Option<Error>>,
     entries: OnceCell<Listed>,
+    /// What the planner knows of some of its names: nothing of that name is there, or this.
+    told: Mutex<HashMap<Vec<u8>, Option<Entry>>>,
+    /// Directories in it that give way to something else.
+    give_way: Mutex<HashSet<Vec<u8>>>,
 }
 
 /// What is kept of a directory's listing.
@@ -73,13 +77,39 @@ impl fmt::Debug for Folder {
 impl Folder {
     /// Names a directory; `parent` is made first. With a mode, that is set on it at the end.
     pub fn new(at: Location, parent: Option<Arc<Self>>, mode: Option<u32>) -> Arc<Self> {
-        Arc::new(Self { at, parent, mode, made: OnceCell::new(), error: Mutex::default(), entries: OnceCell::new() })
+        Arc::new(Self::with(at, parent, mode, OnceCell::new()))
     }
 
     /// Names a directory that is there.
     pub fn there(at: Location) -> Arc<Self> {
-        let made = OnceCell::new_with(Some(Made::There));
-        Arc::new(Self { at, parent: None, mode: None, made, error: Mutex::default(), entries: OnceCell::new() })
+        Arc::new(Self::with(at, None, None, OnceCell::new_with(Some(Made::There))))
+    }
+
+    fn with(at: Location, parent: Option<Arc<Self>>, mode: Option<u32>, state: OnceCell<Made>) -> Self {
+        Self {
+            at,
+            parent,
+            mode,
+            made: state,
+            error: Mutex::default(),
+            entries: OnceCell::new(),
+            told: Mutex::default(),
+            give_way: Mutex::default(),
+        }
+    }
+
+    /// Says what a listing has shown of a name in it, so that it need not be listed for that.
+    pub fn tell(&self, name: &[u8], entry: Option<Entry>) {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_vec(), entry);
+    }
+
+    /// Says that a directory in it gives way to the file or link that is to have its name.
+    pub(crate) fn let_give_way(&self, name: &[u8]) {
+        self.give_way.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_vec());
+    }
+
+    fn gives_way(&self, name: &[u8]) -> bool {
+        self.give_way.lock().unwrap_or_else(PoisonError::into_inner).contains(name)
     }
 
     /// Returns where it is.
@@ -115,6 +145,10 @@ impl Folder {
         Box::pin(async move { *made.await })
     }
 
+    pub(super) fn is_new(&self) -> bool {
+        self.made.get() == Some(&Made::New)
+    }
+
     /// Returns why it could not be made; only once, and `None` where that is another directory's failure.
     pub(super) fn take_error(&self) -> Option<Error> {
         self.error.lock().unwrap_or_else(PoisonError::into_inner).take()
@@ -126,6 +160,13 @@ impl Folder {
             Some(Made::New) => return Known::Missing,
             Some(Made::There) => {}
             _ => return Known::Unknown,
+        }
+        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned();
+        match told {
+            Some(None) => return Known::Missing,
+            Some(Some(entry)) if is_exact(&entry) => return Known::Entry(entry),
+            Some(Some(_)) => return Known::Unknown,
+            None => {}
         }
         let entries = match self.entries.get_or_init(|| list(&self.at)).await {
             Listed::Entries(entries) => entries,
@@ -196,8 +237,9 @@ pub(super) async fn existing(at: &Location, folder: Option<&Folder>) -> Result<O
             _ => {}
         }
     }
+    let gives_way = folder.zip(at.path.file_name()).is_some_and(|(folder, name)| folder.gives_way(name));
     match at.transport.stat(&at.path, Follow::Nothing).await {
-        Ok(entry) if entry.kind == FileKind::Directory => {
+        Ok(entry) if entry.kind == FileKind::Directory && !gives_way => {
             Err(Error::new(ErrorKind::IsADirectory, "a directory is in the way").at(at.shown()))
         }
         Ok(entry) => Ok(Some(entry)),

@@ -111,6 +111,8 @@ impl Moving<'_> {
         if self.ctx.cancel.is_cancelled() {
             return Err(interrupted());
         }
+        let to = &self.job.destination;
+        to.transport.check_path(&to.path)?;
         let listed = self.listed_entry();
         if listed.is_none() {
             self.source_entry().await?;

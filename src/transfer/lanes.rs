@@ -38,6 +38,11 @@ const SETTLE: Duration = Duration::from_millis(250);
 /// A measurement and the time before it last so many round trips at least.
 const ROUND_TRIPS: u32 = 8;
 
+/// So many files are in flight with a rate limit, at least.
+const FEWEST_LIMITED: usize = 16;
+/// One more for so many bytes a second.
+const RATE_PER_JOB: u64 = 32 << 10;
+
 /// How much a job takes of what may be in flight.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Load {
@@ -102,6 +107,8 @@ impl Lanes {
             Some(most) => self.jobs < most.max(1),
             None => self.taken < self.open * self.streams,
         };
+        // Each that begins brings bytes at once: with a rate limit, not more than it lets through in a moment.
+        let room = room && self.ctx.options.limiter.rate().is_none_or(|rate| self.jobs < most_limited(rate));
         // A file that can't be opened is a file that isn't moved: rather fewer at once.
         let room = room && self.jobs < self.descriptors.jobs(self.open);
         self.crowded |= !room;
@@ -200,15 +207,17 @@ impl Lanes {
         match &mut self.controller {
             // Between two servers the one that lets fewer in sets the pace.
             Some(other) => other.limit(most),
-            // A rate limit needs no more than one connection, and measures nothing.
-            None if self.ctx.options.limit_rate.is_none() => self.controller = Some(controller),
-            None => {}
+            None => self.controller = Some(controller),
         }
         self.not_before = Instant::now() + self.settle();
     }
 
     /// There is work for more connections.
     fn demand(&mut self) {
+        // A rate limit needs no more connections than there are.
+        if self.ctx.options.limiter.rate().is_some() {
+            return;
+        }
         let Some(controller) = &mut self.controller else { return };
         let alone = self.streams == 1;
         let far = self.round_trip >= FAR;
@@ -246,7 +255,8 @@ impl Lanes {
 
     fn steer(&mut self) {
         // Only what has as much to do as the connections can carry tells anything about them.
-        let busy = self.crowded || self.heavy > 0;
+        let limited = self.ctx.options.limiter.rate().is_some();
+        let busy = (self.crowded || self.heavy > 0) && !limited;
         self.crowded = false;
         if !busy {
             self.since = None;
@@ -295,4 +305,8 @@ impl Lanes {
     fn settle(&self) -> Duration {
         SETTLE.max(self.round_trip * ROUND_TRIPS)
     }
+}
+
+fn most_limited(rate: u64) -> usize {
+    usize::try_from(rate / RATE_PER_JOB).unwrap_or(usize::MAX).max(FEWEST_LIMITED)
 }

@@ -1,5 +1,6 @@
 //! The part file: where a transfer is written before it gets its final name.
 
+use super::displaced::DISPLACED;
 use super::types::Location;
 use crate::endpoint::encode_path;
 use crate::error::Result;
@@ -50,10 +51,12 @@ const BAD: &str = ".bad";
 /// A file that was in the way of a part: see [`RemotePath::out_of_the_way`].
 const OLD: &str = ".old";
 
-/// Returns whether a name is that of a part file, or of a file that was set aside; listings of trees leave them out.
+/// Returns whether a name is that of a part file, or of what was put out of the way; listings of trees leave them out.
 pub(crate) fn is_part_name(name: &[u8]) -> bool {
     let Some(stem) = name.strip_prefix(b".") else { return false };
-    let Some(stem) = [PART, BAD, OLD].iter().find_map(|end| stem.strip_suffix(end.as_bytes())) else { return false };
+    let Some(stem) = [PART, BAD, OLD, DISPLACED].iter().find_map(|end| stem.strip_suffix(end.as_bytes())) else {
+        return false;
+    };
     let Some(dot) = stem.windows(6).rposition(|w| w == b".haul-") else { return false };
     let id = &stem[dot + 6..];
     is_id(id)

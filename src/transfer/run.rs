@@ -16,10 +16,9 @@ use crate::transport::{Durability, FileKind, SetMetadata};
 use super::folder::{Folder, Made, existing, sync_parent};
 use super::lanes::{Lanes, Load};
 use super::lock::Locks;
-use super::rate::Limiter;
 use super::settled::Unsettled;
 use super::types::{Event, Existing, Location, Observer, Options, Outcome, Status, Summary, Task};
-use super::{interrupted, job, journal, part, room, taken};
+use super::{displaced, interrupted, job, journal, part, room, taken};
 
 /// How long a run waits for old journals to be cleared away.
 const CLEARING: Duration = Duration::from_secs(2);
@@ -29,7 +28,6 @@ pub(super) struct Context {
     pub(super) options: Options,
     pub(super) observer: Arc<dyn Observer>,
     pub(super) cancel: CancellationToken,
-    pub(super) limiter: Limiter,
     pub(super) locks: Arc<Locks>,
     pub(super) journals: PathBuf,
     pub(super) unsettled: Unsettled,
@@ -46,7 +44,6 @@ impl Context {
         let advised = |e| room::advise_about_state(e, &options.state_dir);
         let journals = journal::make_folder(&options.state_dir).map_err(advised)?;
         Ok(Arc::new(Self {
-            limiter: Limiter::new(options.limit_rate),
             locks: Locks::open(&journals).map_err(advised)?,
             unsettled: Unsettled::open(&journals, &options.boot),
             journals,
@@ -167,6 +164,16 @@ impl Run {
                     Done::Job(outcome(id, &source.url, &at.url, made.unwrap_or_else(Status::Failed)), load)
                 });
             }
+            Task::Metadata { source, at, metadata } => {
+                let load = self.lanes.add_small(&at);
+                self.jobs.spawn(async move {
+                    let set = match ctx.options.dry_run {
+                        true => Ok(Status::Planned),
+                        false => at.transport.set_metadata(&at.path, metadata).await.map(|()| Status::Done),
+                    };
+                    Done::Job(outcome(id, &source.url, &at.url, set.unwrap_or_else(Status::Failed)), load)
+                });
+            }
             Task::Failed { source, error } => self.report(outcome(id, &source, "", Status::Failed(error))),
         }
     }
@@ -185,7 +192,10 @@ impl Run {
                         let error = error.context("make the directory");
                         self.report(outcome(id, "", &at.url, Status::Failed(error)));
                     }
-                    None => self.modes.extend(folder.mode().map(|mode| (at.clone(), mode & 0o777))),
+                    None => {
+                        self.summary.directories += u64::from(folder.is_new());
+                        self.modes.extend(folder.mode().map(|mode| (at.clone(), mode & 0o777)));
+                    }
                 }
             }
             Err(e) => {
@@ -264,7 +274,22 @@ async fn make_link(ctx: &Context, at: &Location, target: &[u8], folder: Option<A
             return Ok(Status::Skipped("same target"));
         }
         _ if ctx.options.dry_run => return Ok(Status::Planned),
-        Some(_) => at.transport.remove_file(&at.path).await?,
+        Some(entry) => {
+            // It goes when the link is there, not before.
+            displaced::displace(at).await?;
+            let made = at.transport.symlink(target, &at.path).await;
+            if let Err(error) = made {
+                return Err(displaced::put_back_after(at, error).await);
+            }
+            let before = displaced::displaced(at)?;
+            match &ctx.options.backup {
+                // Whoever planned this clears it away.
+                _ if entry.kind == FileKind::Directory => {}
+                Some(backup) => drop(backup.take(&before, at).await?),
+                None => at.transport.remove_file(&before.path).await?,
+            }
+            return sync_parent(ctx, at).await.map(|()| Status::Done);
+        }
         None => {}
     }
     match at.transport.symlink(target, &at.path).await {

@@ -17,7 +17,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{FlockOperation, flock};
 
-use super::types::Location;
+use super::types::{Location, Options};
 use crate::error::Result;
 use crate::transport::{Durability, ReadRange, SetMetadata};
 
@@ -91,6 +91,11 @@ struct Doubt {
     journals: PathBuf,
     from: u64,
     until: u64,
+}
+
+/// Returns whether an earlier boot may have taken what is in files of this machine that look as they should.
+pub(crate) fn may_have_lost_files(options: &Options) -> bool {
+    !Unsettled::open(&options.state_dir.join("transfers"), &options.boot).doubts.is_empty()
 }
 
 impl Unsettled {

@@ -150,7 +150,7 @@ async fn read_on(
     let (offset, overlap) = (sink.written, sink.last.iter().flatten().copied().collect::<Vec<u8>>());
     let range = ReadRange::from(offset - overlap.len() as u64);
     let reader = source.transport.open_read(&source.path, range).await?;
-    let mut reader = Box::new(GoneOn { reader, ahead: Bytes::new() });
+    let mut reader = Box::new(GoneOn::new(reader));
     if !reader.begins_with(&overlap).await? {
         return Err(changed(source));
     }
@@ -211,7 +211,7 @@ async fn pump(
     let claim = Claim::of(offset..u64::MAX);
     let copy = Copy {
         claim: &claim,
-        limiter: &ctx.limiter,
+        limiter: &ctx.options.limiter,
         cancel: &ctx.cancel,
         interrupt: &ctx.cancel,
         progress: &progress,
@@ -272,16 +272,21 @@ impl<W: AsyncWrite + Unpin + Send> WriteStream for Sink<'_, W> {
     }
 }
 
-/// A read that goes on behind bytes which were written out already.
-struct GoneOn {
+/// A read that goes on behind bytes which were read already.
+pub(super) struct GoneOn {
     reader: Box<dyn ReadStream>,
     /// What came with the last of those.
     ahead: Bytes,
 }
 
 impl GoneOn {
+    /// Wraps a read that begins with some of them.
+    pub(super) fn new(reader: Box<dyn ReadStream>) -> Self {
+        Self { reader, ahead: Bytes::new() }
+    }
+
     /// Reads these bytes, and returns whether they are the same.
-    async fn begins_with(&mut self, mut expected: &[u8]) -> Result<bool> {
+    pub(super) async fn begins_with(&mut self, mut expected: &[u8]) -> Result<bool> {
         while !expected.is_empty() {
             let mut chunk = self.reader.read().await?;
             let common = chunk.split_to(chunk.len().min(expected.len()));
@@ -302,6 +307,10 @@ impl ReadStream for GoneOn {
             true => self.reader.read().await,
             false => Ok(std::mem::take(&mut self.ahead)),
         }
+    }
+
+    fn pace(&mut self, bytes_per_second: Option<u64>) {
+        self.reader.pace(bytes_per_second);
     }
 
     async fn finish(self: Box<Self>) -> Result<()> {

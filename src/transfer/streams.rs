@@ -257,7 +257,7 @@ impl<'a> Streams<'a> {
         let Ends { mut reader, mut writer, end } = ends;
         let copy = Copy {
             claim,
-            limiter: &self.attempt.ctx.limiter,
+            limiter: &self.attempt.ctx.options.limiter,
             cancel: &self.stop,
             interrupt: &self.attempt.ctx.cancel,
             progress: self.attempt.progress,

@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use crate::endpoint::encode_path;
 use crate::error::{Error, Result};
-use crate::transport::{Algorithm, Durability, Entry, RemotePath, Transport};
+use crate::transport::{Algorithm, Durability, Entry, RemotePath, SetMetadata, Transport};
 
+use super::backup::Backup;
 use super::folder::Folder;
 use super::notes::Request;
+use super::rate::{Allowance, Limiter};
 use super::settled::Boot;
 
 /// A path at a connected endpoint.
@@ -87,6 +89,15 @@ pub enum Task {
     },
     /// Move this file.
     File(Job),
+    /// Set time or mode of what is there and is alike otherwise.
+    Metadata {
+        /// What it is to be like.
+        source: Location,
+        /// What is there; no link.
+        at: Location,
+        /// What to set.
+        metadata: SetMetadata,
+    },
     /// Nothing can be done: planning failed for this source.
     Failed {
         /// The URL or path that it is about.
@@ -146,8 +157,10 @@ pub struct Options {
     pub verify: Verify,
     /// Whether finished files must survive a loss of power.
     pub durability: Durability,
-    /// Bytes a second over all transfers together.
-    pub limit_rate: Option<u64>,
+    /// How many bytes a second may pass, over all runs that hold a copy of it; may be changed while they run.
+    pub limiter: Limiter,
+    /// How many bytes may be moved at all, over all runs that hold a copy of it.
+    pub allowance: Allowance,
     /// How often one job may be tried again without having come further in between.
     pub retries: u32,
     /// The longest wait before a retry; waits start at half a second and double.
@@ -158,6 +171,8 @@ pub struct Options {
     pub existing: Existing,
     /// Decide and tell, but change nothing.
     pub dry_run: bool,
+    /// Where files go that are replaced; `None`: they are gone.
+    pub backup: Option<Arc<Backup>>,
     /// Where journals are kept.
     pub state_dir: PathBuf,
     /// How the transfers were asked for; written to their journals, so nothing in it may be secret.
@@ -175,12 +190,14 @@ impl Options {
             resume: true,
             verify: Verify::Auto,
             durability: Durability::Cached,
-            limit_rate: None,
+            limiter: Limiter::default(),
+            allowance: Allowance::default(),
             retries: 5,
             retry_wait: Duration::from_secs(30),
             preserve_mode: false,
             existing: Existing::ReplaceDifferent,
             dry_run: false,
+            backup: None,
             state_dir: state_dir.into(),
             request: Request::default(),
             boot: Boot::current(),
@@ -224,8 +241,9 @@ pub struct Outcome {
     pub verified: Option<Verified>,
 }
 
-/// What an [`Observer`] is told, in order for each `id`.
+/// What an [`Observer`] is told, in order for each `id`. There may be more to tell in later versions.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Event {
     /// Planning found one more file of this size.
     Found {
@@ -294,6 +312,8 @@ pub struct Summary {
     pub files: u64,
     /// Made at the destination.
     pub done: u64,
+    /// Directories made.
+    pub directories: u64,
     /// Not needed.
     pub skipped: u64,
     /// Failed.

@@ -42,7 +42,7 @@ pub(super) async fn digests_alike(source: &Location, part: &Location) -> Result<
 }
 
 /// Returns the digests that both ends can give, or may be asked for, strongest first.
-pub(super) fn common_algorithms(source: &Capabilities, destination: &Capabilities) -> Vec<Algorithm> {
+pub(crate) fn common_algorithms(source: &Capabilities, destination: &Capabilities) -> Vec<Algorithm> {
     let gives = |end: &Capabilities, algorithm| end.local || end.digests.contains(&algorithm);
     let all = [Algorithm::Sha512, Algorithm::Sha256, Algorithm::Sha1, Algorithm::Md5, Algorithm::Crc32];
     all.into_iter().filter(|algorithm| gives(source, *algorithm) && gives(destination, *algorithm)).collect()
@@ -84,11 +84,17 @@ async fn digest_of(at: &Location, algorithm: Algorithm) -> Result<Vec<u8>> {
     if !at.transport.capabilities().local {
         return at.transport.digest(&at.path, algorithm, ReadRange::ALL).await;
     }
+    read_digest(at, algorithm).await
+}
+
+/// Reads a file and digests what comes.
+async fn read_digest(at: &Location, algorithm: Algorithm) -> Result<Vec<u8>> {
     let mut stream = at.transport.open_read(&at.path, ReadRange::ALL).await?;
     let mut hasher = Hasher::new(algorithm);
     loop {
         let chunk = stream.read().await?;
         if chunk.is_empty() {
+            stream.finish().await?;
             return Ok(hasher.finish());
         }
         hasher.update(&chunk);
@@ -131,40 +137,46 @@ impl Passing {
     }
 }
 
-/// One of the digests that servers speak.
-enum Hasher {
+/// A digest being computed.
+pub(super) enum Hasher {
     Sha512(sha2::Sha512),
     Sha256(sha2::Sha256),
+    Blake3(Box<blake3::Hasher>),
     Sha1(sha1::Sha1),
     Md5(md5::Md5),
     Crc32(crc32fast::Hasher),
 }
 
 impl Hasher {
-    fn new(algorithm: Algorithm) -> Self {
+    pub(super) fn new(algorithm: Algorithm) -> Self {
         match algorithm {
             Algorithm::Sha512 => Self::Sha512(sha2::Sha512::new()),
             Algorithm::Sha256 => Self::Sha256(sha2::Sha256::new()),
+            Algorithm::Blake3 => Self::Blake3(Box::default()),
             Algorithm::Sha1 => Self::Sha1(sha1::Sha1::new()),
             Algorithm::Md5 => Self::Md5(md5::Md5::new()),
             Algorithm::Crc32 => Self::Crc32(crc32fast::Hasher::new()),
         }
     }
 
-    fn update(&mut self, bytes: &[u8]) {
+    pub(super) fn update(&mut self, bytes: &[u8]) {
         match self {
             Self::Sha512(h) => h.update(bytes),
             Self::Sha256(h) => h.update(bytes),
+            Self::Blake3(h) => {
+                h.update(bytes);
+            }
             Self::Sha1(h) => h.update(bytes),
             Self::Md5(h) => h.update(bytes),
             Self::Crc32(h) => h.update(bytes),
         }
     }
 
-    fn finish(self) -> Vec<u8> {
+    pub(super) fn finish(self) -> Vec<u8> {
         match self {
             Self::Sha512(h) => h.finalize().to_vec(),
             Self::Sha256(h) => h.finalize().to_vec(),
+            Self::Blake3(h) => h.finalize().as_bytes().to_vec(),
             Self::Sha1(h) => h.finalize().to_vec(),
             Self::Md5(h) => h.finalize().to_vec(),
             Self::Crc32(h) => h.finalize().to_be_bytes().to_vec(),
@@ -197,5 +209,6 @@ mod tests {
         assert_eq!(of(Algorithm::Sha1), "a9993e364706816aba3e25717850c26c9cd0d89d");
         assert!(of(Algorithm::Sha256).starts_with("ba7816bf"));
         assert!(of(Algorithm::Sha512).starts_with("ddaf35a1"));
+        assert!(of(Algorithm::Blake3).starts_with("6437b3ac"));
     }
 }

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures_util::Stream;
 
 use crate::endpoint::{Endpoint, Scheme};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 
 mod buffers;
 mod dial;
@@ -37,8 +37,8 @@ pub use login::{
 pub use path::{RemotePath, escape, is_harmless, is_plain_name};
 pub(crate) use ssh_config::matches_pattern;
 pub use types::{
-    Algorithm, Capabilities, Durability, Entry, FileKind, Finish, Finished, Follow, Mtime, Precision, ReadRange,
-    Replace, SetMetadata, WriteMode,
+    Algorithm, Capabilities, DiskSpace, Durability, Entry, FileKind, Finish, Finished, Follow, Mtime, Owner, Precision,
+    ReadRange, Replace, SetMetadata, WriteMode,
 };
 
 #[cfg(fuzzing)]
@@ -94,11 +94,33 @@ pub trait Transport: Send + Sync + Debug {
         None
     }
 
+    /// Refuses a path that this endpoint has no way to name, before anything is done for it.
+    ///
+    /// # Errors
+    /// `InvalidPath`.
+    fn check_path(&self, _path: &RemotePath) -> Result<()> {
+        Ok(())
+    }
+
     /// Returns the directory that the login starts in; for local files, the current directory.
     async fn home(&self) -> Result<RemotePath>;
 
     /// Returns the entry of one path; its `name` is the path's last component, empty for the root.
     async fn stat(&self, path: &RemotePath, follow: Follow) -> Result<Entry>;
+
+    /// Returns the exact sizes and times of files that a listing showed with less, in their order; many in one trip where
+    /// the protocol can. What the endpoint doesn't tell stays as it was.
+    async fn exact(&self, files: Vec<(RemotePath, Entry)>) -> Result<Vec<Entry>> {
+        let mut exact = Vec::with_capacity(files.len());
+        for (path, entry) in files {
+            let found = self.stat(&path, Follow::Nothing).await?;
+            if found.kind != entry.kind {
+                return Err(Error::new(ErrorKind::Other, "it is another kind of file than it was").at(path));
+            }
+            exact.push(Entry { size: found.size.or(entry.size), mtime: found.mtime.or(entry.mtime), ..entry });
+        }
+        Ok(exact)
+    }
 
     /// Lists a directory with full metadata in one trip (links not followed; `target` where it comes for free).
     ///
@@ -142,11 +164,44 @@ pub trait Transport: Send + Sync + Debug {
     /// Makes a symbolic link at `path` pointing to `target`.
     async fn symlink(&self, target: &[u8], path: &RemotePath) -> Result<()>;
 
+    /// Gives a file a second name. `Unsupported` where the endpoint has no such thing.
+    async fn hard_link(&self, path: &RemotePath, second: &RemotePath) -> Result<()> {
+        let _ = second;
+        Err(lacks("link", "names of one file", path))
+    }
+
+    /// Makes somebody else the owner; links are followed. `Unsupported` where the endpoint can't.
+    async fn set_owner(&self, path: &RemotePath, owner: Owner) -> Result<()> {
+        let _ = owner;
+        Err(lacks("set the owner", "owners", path))
+    }
+
+    /// Returns how full the file system of a path is. `Unsupported` where the endpoint doesn't tell.
+    async fn disk_space(&self, path: &RemotePath) -> Result<DiskSpace> {
+        Err(lacks("look at the file system", "how full it is", path))
+    }
+
     /// Asks the endpoint for the digest of a part of a file, which it computes itself. `Unsupported` where it can't.
     async fn digest(&self, path: &RemotePath, algorithm: Algorithm, range: ReadRange) -> Result<Vec<u8>>;
 
+    /// Returns from which size on asking for a digest costs less than reading the file; 0 where asking is a question like
+    /// any other.
+    fn digest_pays_from(&self) -> u64 {
+        0
+    }
+
+    /// Copies bytes of one file to the same offset of another that is there, without moving them over the network.
+    /// `Unsupported` where `server_copy` is not among the capabilities.
+    async fn copy_range(&self, _from: &RemotePath, _to: &RemotePath, _range: ReadRange) -> Result<()> {
+        Err(Error::new(ErrorKind::Unsupported, "the server doesn't copy files by itself"))
+    }
+
     /// Says goodbye and closes every connection; streams still open fail.
     async fn close(&self) -> Result<()>;
+}
+
+fn lacks(what: &str, which: &str, path: &RemotePath) -> Error {
+    Error::new(ErrorKind::Unsupported, format!("{what}: the protocol has no words for {which}")).at(path)
 }
 
 /// A file being read. Dropped unfinished, it poisons its FTP connection or closes its SFTP handle.
@@ -154,6 +209,12 @@ pub trait Transport: Send + Sync + Debug {
 pub trait ReadStream: Send {
     /// Returns the next bytes in order; empty means end of the range or file and nothing else.
     async fn read(&mut self) -> Result<Bytes>;
+
+    /// Tells how fast it will be read, in bytes a second, if that is limited: so that no more is brought ahead of it than
+    /// keeps it flowing. May change while it is read.
+    fn pace(&mut self, bytes_per_second: Option<u64>) {
+        let _ = bytes_per_second;
+    }
 
     /// Returns the file's modification time, where opening it told that.
     fn mtime(&self) -> Option<Mtime> {

@@ -130,6 +130,32 @@ impl Entry {
     }
 }
 
+/// Who shall own a file; the other number stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// The user of this number.
+    User(u32),
+    /// The group of this number.
+    Group(u32),
+}
+
+/// How full a file system is: bytes, and files that can be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DiskSpace {
+    /// Bytes that there are.
+    pub bytes: u64,
+    /// Bytes that are free.
+    pub free_bytes: u64,
+    /// Bytes that are free to this user.
+    pub available_bytes: u64,
+    /// Files that there can be; 0 where that isn't fixed.
+    pub files: u64,
+    /// Files that can still be made.
+    pub free_files: u64,
+    /// Files that this user can still make.
+    pub available_files: u64,
+}
+
 /// Whether `stat` reports a symbolic link itself or what it points to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Follow {
@@ -265,6 +291,8 @@ pub struct Capabilities {
     pub atomic_replace: bool,
     /// `Durability::Synced` is honoured.
     pub fsync: bool,
+    /// The endpoint copies one of its files to another by itself ([`Transport::copy_range`](super::Transport::copy_range)).
+    pub server_copy: bool,
     /// Digests that the endpoint computes by itself, strongest first; where it doesn't say, what it may be asked for.
     pub digests: Vec<Algorithm>,
     /// How many streams at once are sensible on one connection.
@@ -280,6 +308,8 @@ pub enum Algorithm {
     Sha512,
     /// SHA-256.
     Sha256,
+    /// BLAKE3 with 256 bits: no server is known to offer it.
+    Blake3,
     /// SHA-1: finds accidents, not attacks.
     Sha1,
     /// MD5: finds accidents, not attacks.
@@ -295,9 +325,21 @@ impl Algorithm {
         match self {
             Self::Sha512 => "sha-512",
             Self::Sha256 => "sha-256",
+            Self::Blake3 => "blake3",
             Self::Sha1 => "sha-1",
             Self::Md5 => "md5",
             Self::Crc32 => "crc32",
+        }
+    }
+
+    /// Returns how many bytes its digests have.
+    pub fn length(self) -> usize {
+        match self {
+            Self::Sha512 => 64,
+            Self::Sha256 | Self::Blake3 => 32,
+            Self::Sha1 => 20,
+            Self::Md5 => 16,
+            Self::Crc32 => 4,
         }
     }
 }

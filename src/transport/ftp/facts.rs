@@ -57,6 +57,17 @@ pub(super) fn parse_facts(line: &[u8]) -> Option<Fact> {
     Some(Fact::Entry(entry))
 }
 
+/// Returns whether the line of the directory itself lets it be entered and listed, which is so where it says nothing of
+/// rights; `None` for other lines.
+pub(super) fn rights_of_itself(line: &[u8]) -> Option<bool> {
+    let space = line.windows(2).position(|w| w == b"; ").map(|at| at + 1)?;
+    let facts = line[..space].to_ascii_lowercase();
+    let fact = |key: &[u8]| facts.split(|&b| b == b';').find_map(|fact| fact.strip_prefix(key));
+    let itself = fact(b"type=") == Some(b"cdir") || &line[space + 1..] == b".";
+    let rights = fact(b"perm=").filter(|rights| !rights.is_empty());
+    itself.then(|| rights.is_none_or(|rights| rights.contains(&b'e') && rights.contains(&b'l')))
+}
+
 /// Reads a time of MLSD, MDTM or MFMT: `YYYYMMDDhhmmss`, maybe with a fraction, always UTC.
 pub(super) fn parse_time(text: &[u8]) -> Option<Mtime> {
     let text = std::str::from_utf8(text).ok()?;
@@ -142,6 +153,22 @@ mod tests {
     }
 
     #[test]
+    fn the_directory_itself_tells_whether_it_may_be_listed() {
+        for (line, expected) in [
+            ("type=cdir;perm=fl; .", Some(false)),
+            ("Type=cdir;Perm=FMPE;UNIX.mode=0711; /d", Some(false)),
+            ("type=cdir;perm=flcdmpe; .", Some(true)),
+            ("type=dir;perm=el; .", Some(true)),
+            ("type=cdir;modify=20260101000000; /d", Some(true)),
+            ("type=cdir;perm=; .", Some(true)),
+            ("type=pdir;perm=fl; ..", None),
+            ("type=dir;perm=fl; a", None),
+        ] {
+            assert_eq!(rights_of_itself(line.as_bytes()), expected, "{line}");
+        }
+    }
+
+    #[test]
     fn refuses_other_forms() {
         for line in ["", "x", "-rw-r--r-- 1 a b 1 Jan 1 2020 x", "type=file;", "type; x", "type=file;x"] {
             assert_eq!(parse_facts(line.as_bytes()), None, "{line}");
@@ -171,7 +198,7 @@ mod tests {
 
         #[test]
         fn any_line_is_read_or_refused(line: Vec<u8>) {
-            let _ = parse_facts(&line);
+            let _ = (parse_facts(&line), rights_of_itself(&line));
             let _ = parse_time(&line);
         }
     }

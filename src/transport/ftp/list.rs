@@ -1,5 +1,6 @@
 //! Listing a directory: MLSD where there is one, else LIST.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -7,12 +8,13 @@ use futures_util::stream;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 
-use super::connection::Connection;
+use super::connection::{Connection, line};
 use super::data::Data;
 use super::ending::cut;
-use super::facts::{Fact, parse_facts};
+use super::facts::{Fact, parse_facts, rights_of_itself};
 use super::listing::{Line, parse_line};
 use super::look::{Wanted, explain};
+use super::reply::Reply;
 use super::spool::Spool;
 use super::transfer::{Refusal, Transfer};
 use crate::error::{Error, ErrorKind, Result};
@@ -71,9 +73,11 @@ async fn fill(mut connection: Lease<Connection>, mut source: Source, spool: Arc<
         if goes_on {
             continue;
         }
-        match source.data.take().filter(|_| !failed) {
-            Some(data) => return cut(connection, data),
-            None => return,
+        match source.data.take() {
+            Some(data) if !failed => return cut(connection, data),
+            Some(_) => return,
+            // The server said its last word, so that others can use it, whatever that word was.
+            None => return connection.give_back(),
         }
     }
 }
@@ -84,7 +88,12 @@ pub(super) struct Source {
     form: Transfer,
     data: Option<Data>,
     buffer: BytesMut,
+    /// Nothing came at all.
     empty: bool,
+    /// The lines until one is an entry: a listing without any is asked about.
+    first: Option<Lines>,
+    /// What the server said to `LIST -a` where it denied that.
+    denied: Option<Reply>,
 }
 
 impl Source {
@@ -108,15 +117,17 @@ impl Source {
         match connection.transfer(Transfer::ListAll, path).await {
             Ok(started) => Ok(Self::new(path, Transfer::ListAll, started.data)),
             Err(Refusal::Said(reply)) if reply.code() == 450 || reply.code() >= 500 => {
+                let denied = (reply.kind(path.as_bytes()) == Some(ErrorKind::PermissionDenied)).then_some(reply);
                 let started = connection.transfer(Transfer::List, path).await?;
-                Ok(Self::new(path, Transfer::List, started.data))
+                Ok(Self { denied, ..Self::new(path, Transfer::List, started.data) })
             }
             Err(refusal) => Err(refusal),
         }
     }
 
     fn new(path: &RemotePath, form: Transfer, data: Data) -> Self {
-        Self { path: path.clone(), form, data: Some(data), buffer: BytesMut::new(), empty: true }
+        let (first, buffer) = (Some(Lines::new(form)), BytesMut::new());
+        Self { path: path.clone(), form, data: Some(data), buffer, empty: true, first, denied: None }
     }
 
     /// Reads more; `None` at the end, once the server confirmed that all was sent.
@@ -126,6 +137,7 @@ impl Source {
             if data.fill(&mut (&mut self.buffer).limit(CHUNK)).await.map_err(|e| Error::io("read the listing", e))? > 0
             {
                 self.empty = false;
+                self.look_at_first(connection);
                 return Ok(Some(self.buffer.split().freeze()));
             }
             self.data = None;
@@ -140,9 +152,71 @@ impl Source {
                 return Err(Error::new(ErrorKind::Other, format!("the server cut the listing off: \"{words}\""))
                     .with_hint("raise the server's limit of names in a listing (Pure-FTPd: -L, LimitRecursion)"));
             }
+            if reply.is_failure_in_disguise(self.path.as_bytes(), self.first.is_some()) {
+                return Err(reply.error("list").with_kind(ErrorKind::PermissionDenied));
+            }
+            if self.first.is_some() {
+                self.is_empty_indeed(connection, &reply).await?;
+            }
             self.again(connection).await?;
         }
         Ok(None)
+    }
+
+    /// Looks at the first lines for an entry, and for the line of the directory itself.
+    fn look_at_first(&mut self, connection: &Connection) {
+        let Some(lines) = &mut self.first else { return };
+        let mut any = lines.add(&self.buffer).is_err();
+        // What is of no known form is its reader's trouble.
+        while let Some(found) = lines.next().transpose() {
+            any = true;
+            if found.is_err() {
+                break;
+            }
+        }
+        let (itself, form) = (lines.itself, self.form);
+        if any {
+            self.first = None;
+        }
+        if itself
+            && form != Transfer::List
+            && let Some(server) = connection.login().server()
+        {
+            server.note_lists_itself(form == Transfer::MachineList);
+        }
+    }
+
+    /// Makes sure that a listing without an entry is one of an empty directory: many a server lists nothing, and says that
+    /// all went well, where it can't look. Whoever takes that for empty deletes what was there elsewhere.
+    async fn is_empty_indeed(&mut self, connection: &mut Connection, reply: &Reply) -> Result<()> {
+        let Some(mut lines) = self.first.take() else { return Ok(()) };
+        if lines.end() && !matches!(lines.next(), Ok(None)) {
+            return Ok(());
+        }
+        if let Some(denied) = self.denied.take() {
+            return Err(denied.error_at("list", self.path.as_bytes()));
+        }
+        if !matches!(reply.code(), 226 | 250) {
+            return Err(reply.error("list nothing").with_kind(ErrorKind::Protocol));
+        }
+        if lines.no_right {
+            return Err(unlisted("the server grants no right to list it, and lists nothing"));
+        }
+        let machine = self.form == Transfer::MachineList;
+        let server = connection.login().server();
+        if !lines.itself && self.form != Transfer::List && server.is_some_and(|server| server.lists_itself(machine)) {
+            return Err(unlisted("the server lists nothing, not even the directory itself as it does elsewhere"));
+        }
+        if machine {
+            let home = server.map_or_else(RemotePath::root, |server| server.home.clone());
+            // And out again: Pure-FTPd gives up when the directory that it is in was removed.
+            let replies = connection.ask_all(&[line("CWD", &self.path)?, line("CWD", &home)?]).await?;
+            if let Some(inside) = replies.first().filter(|inside| !inside.is_ok()) {
+                let kind = inside.kind(self.path.as_bytes()).unwrap_or(ErrorKind::PermissionDenied);
+                return Err(inside.error("list: it can't be entered").with_kind(kind));
+            }
+        }
+        Ok(())
     }
 
     /// Asks once more without `-a` when that gave not even `.`: some servers take it for a name.
@@ -152,14 +226,24 @@ impl Source {
         }
         self.form = Transfer::List;
         match connection.transfer(Transfer::List, &self.path).await {
-            Ok(started) => self.data = Some(started.data),
+            Ok(started) => {
+                self.data = Some(started.data);
+                self.first = Some(Lines::new(Transfer::List));
+            }
             // Nothing there: some servers say so by refusing.
-            Err(Refusal::Said(reply)) if matches!(reply.code(), 450 | 550) => {}
-            Err(Refusal::Said(reply)) => return Err(reply.error("list")),
+            Err(Refusal::Said(reply)) if matches!(reply.code(), 450 | 550) && reply.finds_nothing() => {}
+            Err(Refusal::Said(reply)) => {
+                let kind = reply.kind(self.path.as_bytes()).unwrap_or(ErrorKind::PermissionDenied);
+                return Err(reply.error("list").with_kind(kind));
+            }
             Err(Refusal::Failed(e)) => return Err(e),
         }
         Ok(())
     }
+}
+
+fn unlisted(why: &str) -> Error {
+    Error::new(ErrorKind::PermissionDenied, why)
 }
 
 /// A listing under way, as entries.
@@ -205,12 +289,16 @@ struct Lines {
     /// Where in the buffer the next line starts.
     start: usize,
     today: Date,
+    /// One of them was the directory itself.
+    itself: bool,
+    /// That one said that it may not be listed, or not entered.
+    no_right: bool,
 }
 
 impl Lines {
     fn new(form: Transfer) -> Self {
         let today = jiff::Timestamp::now().to_zoned(TimeZone::UTC).date();
-        Self { form, buffer: Vec::new(), start: 0, today }
+        Self { form, buffer: Vec::new(), start: 0, today, itself: false, no_right: false }
     }
 
     fn add(&mut self, chunk: &[u8]) -> Result<()> {
@@ -237,11 +325,23 @@ impl Lines {
         while let Some(length) = self.buffer[self.start..].iter().position(|&b| b == b'\n') {
             let line = self.start..self.start + length;
             self.start = line.end + 1;
-            if let Some(entry) = self.parse(&self.buffer[line])? {
+            if let Some(entry) = self.parse(&self.buffer[line.clone()])? {
                 return Ok(Some(entry));
             }
+            self.note_itself(line);
         }
         Ok(None)
+    }
+
+    /// Notes what a line that is no entry says of the directory itself.
+    fn note_itself(&mut self, line: Range<usize>) {
+        let line = self.buffer[line].trim_ascii_end();
+        let rights = match self.form {
+            Transfer::MachineList => rights_of_itself(line),
+            _ => line.ends_with(b" .").then_some(true),
+        };
+        self.itself |= rights.is_some();
+        self.no_right |= rights == Some(false);
     }
 
     fn parse(&self, line: &[u8]) -> Result<Option<Entry>> {

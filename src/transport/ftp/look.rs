@@ -1,12 +1,15 @@
 //! Looking at one path, and asking a second question where a bare 550 can mean several things.
 
-use super::connection::{Connection, line};
+use super::connection::{Connection, Health, line};
 use super::facts::{Fact, parse_facts, parse_time};
 use super::list::Listing;
 use super::reply::Reply;
 use super::transfer::Refusal;
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::{Entry, FileKind, Follow, Mtime, RemotePath};
+
+/// Files that are asked for in one segment: their commands and the replies fit into the buffers of both ends.
+const EXACT_AT_ONCE: usize = 32;
 
 /// What a look at a path found.
 #[derive(Debug)]
@@ -168,9 +171,32 @@ async fn refine(connection: &mut Connection, path: &RemotePath, follow: Follow, 
 /// Asks for the exact size and time of a file.
 async fn exact(connection: &mut Connection, path: &RemotePath, mut entry: Entry) -> Result<Entry> {
     let replies = connection.ask_all(&[line("SIZE", path)?, line("MDTM", path)?]).await?;
+    refined(&mut entry, &replies);
+    Ok(entry)
+}
+
+/// The same for many files that a listing showed, so many at a time.
+pub(super) async fn exact_all(connection: &mut Connection, files: &[(RemotePath, Entry)]) -> Result<Vec<Entry>> {
+    let mut exact = Vec::with_capacity(files.len());
+    for files in files.chunks(EXACT_AT_ONCE) {
+        let mut lines = Vec::with_capacity(2 * files.len());
+        for (path, _) in files {
+            lines.extend([line("SIZE", path)?, line("MDTM", path)?]);
+        }
+        let replies = connection.ask_all(&lines).await?;
+        exact.extend(files.iter().zip(replies.chunks(2)).map(|((_, entry), replies)| {
+            let mut entry = entry.clone();
+            refined(&mut entry, replies);
+            entry
+        }));
+    }
+    Ok(exact)
+}
+
+/// Puts what SIZE and MDTM told into an entry.
+fn refined(entry: &mut Entry, replies: &[Reply]) {
     entry.size = replies.first().and_then(parse_size).or(entry.size);
     entry.mtime = replies.last().and_then(parse_mdtm).or(entry.mtime);
-    Ok(entry)
 }
 
 /// Reads the time out of a reply to MDTM.
@@ -265,12 +291,18 @@ async fn find_in(connection: &mut Connection, listing: Result<Listing, Refusal>,
         Err(Refusal::Failed(e)) => return Err(e),
     };
     let mut found = InParent::Absent;
-    while let Some(entry) = listing.next(connection).await? {
-        if entry.name == name {
-            found = InParent::Found(entry);
+    loop {
+        match listing.next(connection).await {
+            Ok(Some(entry)) if entry.name == name => found = InParent::Found(entry),
+            Ok(Some(_)) => {}
+            Ok(None) => return Ok(found),
+            // Refused, if late.
+            Err(e) if e.kind() == ErrorKind::PermissionDenied && connection.health == Health::Sound => {
+                return Ok(InParent::Unlisted);
+            }
+            Err(e) => return Err(e),
         }
     }
-    Ok(found)
 }
 
 async fn has_entries(connection: &mut Connection, path: &RemotePath) -> bool {

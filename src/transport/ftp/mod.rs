@@ -194,6 +194,7 @@ impl Transport for Ftp {
             symlinks: false,
             atomic_replace: server.is_some_and(|server| server.unix) && self.replaces.load(Ordering::Relaxed),
             fsync: false,
+            server_copy: false,
             digests: features
                 .map(|features| features.digests().into_iter().map(|(algorithm, _)| algorithm).collect())
                 .unwrap_or_default(),
@@ -210,6 +211,10 @@ impl Transport for Ftp {
         self.login.round_trip()
     }
 
+    fn check_path(&self, path: &RemotePath) -> Result<()> {
+        connection::check(path)
+    }
+
     async fn place(&self, path: &RemotePath) -> Option<Vec<u8>> {
         Some([self.login.place().as_bytes(), path.as_bytes()].concat())
     }
@@ -223,6 +228,12 @@ impl Transport for Ftp {
 
     async fn stat(&self, path: &RemotePath, follow: Follow) -> Result<Entry> {
         self.on_connection(path, async |connection| look::stat(connection, path, follow).await).await
+    }
+
+    async fn exact(&self, files: Vec<(RemotePath, Entry)>) -> Result<Vec<Entry>> {
+        let Some((first, _)) = files.first() else { return Ok(Vec::new()) };
+        let path = first.clone();
+        self.on_connection(&path, async |connection| look::exact_all(connection, &files).await).await
     }
 
     async fn list(&self, path: &RemotePath) -> Result<EntryStream> {

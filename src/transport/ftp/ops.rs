@@ -264,13 +264,7 @@ pub(super) async fn digest(
 
 /// Finds the digest in a reply: in its last line, the word of the right length that is a hexadecimal number.
 fn hexadecimal(reply: &Reply, algorithm: Algorithm) -> Option<Vec<u8>> {
-    let length = match algorithm {
-        Algorithm::Sha512 => 64,
-        Algorithm::Sha256 => 32,
-        Algorithm::Sha1 => 20,
-        Algorithm::Md5 => 16,
-        Algorithm::Crc32 => 4,
-    };
+    let length = algorithm.length();
     let text = reply.last_text();
     let mut words = text.split(|b| b.is_ascii_whitespace() || matches!(b, b'"' | b'='));
     let word = words.find(|word| word.len() == 2 * length && word.iter().all(u8::is_ascii_hexdigit))?;

@@ -104,7 +104,7 @@ impl Way {
 
 /// Reads the port out of a reply to EPSV (RFC 2428) or PASV (RFC 959). The address of a 227 is not believed. Nor is a
 /// port that belongs to another service: what we send there could be a mail, say, that seems to come from us.
-fn port_in(reply: &Reply) -> Option<u16> {
+pub(super) fn port_in(reply: &Reply) -> Option<u16> {
     named_port(reply).filter(|port| *port >= 1024 || FOR_DATA.contains(port))
 }
 

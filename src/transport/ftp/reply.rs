@@ -110,6 +110,39 @@ impl Reply {
         }
     }
 
+    /// Returns whether the words of a listing's 226 say that it failed: vsftpd has "Transfer done (but failed to open
+    /// directory).", Pure-FTPd "Can't read". Of an `empty` one less is enough to doubt it.
+    pub(super) fn is_failure_in_disguise(&self, path: &[u8], empty: bool) -> bool {
+        const ALWAYS: [&str; 3] = ["failed to", "permission denied", "access denied"];
+        const EMPTY: [&str; 14] = [
+            "fail",
+            "denied",
+            "cannot",
+            "can't",
+            "can not",
+            "could not",
+            "couldn't",
+            "unable",
+            "not permitted",
+            "forbidden",
+            "not allowed",
+            "not authori",
+            "not read",
+            "not open",
+        ];
+        let words = self.plain_words(path);
+        let has = |list: &[&str]| list.iter().any(|word| words.contains(word));
+        has(&ALWAYS) || (empty && has(&EMPTY))
+    }
+
+    /// Returns whether a refused listing means that there is nothing to list.
+    pub(super) fn finds_nothing(&self) -> bool {
+        let words = self.words().to_ascii_lowercase();
+        let has = |list: &[&str]| list.iter().any(|word| words.contains(word));
+        let nothing = ["no such", "not found", "no file", "no match", "no entr", "no member", "no data", "empty"];
+        has(&nothing) && !has(&["denied", "permission", "permitted", "forbidden", "not allowed"])
+    }
+
     /// The words in lower case, with the path cut out: a file may well be called "no such".
     fn plain_words(&self, path: &[u8]) -> String {
         let words = String::from_utf8_lossy(&self.text).replace(['\r', '\n'], " ");
@@ -233,6 +266,38 @@ mod tests {
         ] {
             assert_eq!(kind(reply, "/d/file"), expected, "{reply}");
         }
+    }
+
+    #[test]
+    fn a_success_may_be_a_failure() {
+        let disguised =
+            |reply: &str, empty| Reply::parse(reply.as_bytes()).unwrap().is_failure_in_disguise(b"/d/cannot", empty);
+        for failed in ["226 Transfer done (but failed to open directory).", "226-/x: Permission denied\r\n226 done"] {
+            assert!(disguised(failed, true) && disguised(failed, false), "{failed}");
+        }
+        for doubtful in ["226 Can't read [.]", "250 Unable to list", "226 not allowed here"] {
+            assert!(disguised(doubtful, true) && !disguised(doubtful, false), "{doubtful}");
+        }
+        for fine in [
+            "226 Directory send OK.",
+            "226-Options: -a -l \r\n226 2 matches total",
+            "226 Successfully transferred \"/d/cannot\"",
+            "250 List completed successfully.",
+            "226 Closing data connection",
+        ] {
+            assert!(!disguised(fine, true), "{fine}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_may_mean_that_there_is_nothing() {
+        let nothing = |reply: &str| Reply::parse(reply.as_bytes()).unwrap().finds_nothing();
+        assert!(
+            ["450 No files found", "550 No such file or directory", "550 Directory is empty"].into_iter().all(nothing)
+        );
+        assert!(
+            !["450 busy", "550 Permission denied", "550 Not found or access denied", "550 no"].into_iter().any(nothing)
+        );
     }
 
     #[test]

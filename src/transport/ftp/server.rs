@@ -1,5 +1,7 @@
 //! What the first connection finds out about a server.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::dialogue::Dialogue;
 use super::features::Features;
 use super::reply::Reply;
@@ -22,6 +24,20 @@ pub(super) struct Server {
     pub(super) in_order: bool,
     /// Whether it takes 0xFF doubled, as Telnet has it.
     pub(super) telnet: bool,
+    /// Whether `LIST -a`, and MLSD, have shown the line of a directory itself.
+    itself: [AtomicBool; 2],
+}
+
+impl Server {
+    /// Notes that a listing by MLSD, or by `LIST -a`, showed the line of the directory itself.
+    pub(super) fn note_lists_itself(&self, machine: bool) {
+        self.itself[usize::from(machine)].store(true, Ordering::Relaxed);
+    }
+
+    /// Returns whether one has shown it.
+    pub(super) fn lists_itself(&self, machine: bool) -> bool {
+        self.itself[usize::from(machine)].load(Ordering::Relaxed)
+    }
 }
 
 /// Returns what the server can do, and its reply to TYPE I.
@@ -42,7 +58,7 @@ pub(super) async fn explore(dialogue: &mut Dialogue, greeting: &Reply, port_line
     };
     let unix = syst.words().to_ascii_uppercase().contains("UNIX");
     let (in_order, telnet) = (features.keeps_order(greeting), features.takes_telnet(greeting));
-    Ok((Server { features, restarts, unix, home, in_order, telnet }, binary))
+    Ok((Server { features, restarts, unix, home, in_order, telnet, itself: Default::default() }, binary))
 }
 
 /// Reads the path out of a 257: in quotes, with quotes inside doubled (RFC 959, appendix II).

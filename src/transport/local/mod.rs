@@ -12,13 +12,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::stream;
 use rustix::fs::{AtFlags, Dir, FileType as SystemKind, Mode, OFlags, RenameFlags, Stat};
+use rustix::fs::{Gid, Uid};
 use rustix::io::Errno;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
 use super::{
-    Algorithm, Capabilities, Durability, Entry, EntryStream, FileKind, Follow, Mtime, Precision, ReadRange, ReadStream,
-    RemotePath, Replace, SetMetadata, Transport, WriteMode, WriteStream,
+    Algorithm, Capabilities, DiskSpace, Durability, Entry, EntryStream, FileKind, Follow, Mtime, Owner, Precision,
+    ReadRange, ReadStream, RemotePath, Replace, SetMetadata, Transport, WriteMode, WriteStream,
 };
 use crate::error::{Error, ErrorKind, Result};
 use disk::Disk;
@@ -90,6 +91,8 @@ impl Transport for Local {
             symlinks: true,
             atomic_replace: true,
             fsync: true,
+            // Reading here costs no network.
+            server_copy: false,
             digests: vec![],
             streams: 64,
             max_connections: usize::MAX,
@@ -201,12 +204,14 @@ impl Transport for Local {
     }
 
     async fn set_metadata(&self, path: &RemotePath, metadata: SetMetadata) -> Result<()> {
+        // The way to the directory that is held is the user's: a link that leads to it is followed.
+        let no_follow = if self.held_root() == Some(path) { OFlags::empty() } else { OFlags::NOFOLLOW };
         self.on_disk(path, "set time and mode", move |place| {
             if metadata.mtime.is_none() && metadata.mode.is_none() {
                 return Ok(());
             }
             // Through one handle: both go to the same file, and never to what a link points to.
-            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            let flags = OFlags::RDONLY | no_follow | OFlags::NONBLOCK | OFlags::CLOEXEC;
             let file = File::from(rustix::fs::openat(place.dir(), place.name(), flags, Mode::empty())?);
             if let Some(mode) = metadata.mode {
                 file.set_permissions(std::fs::Permissions::from_mode(mode & 0o7777))?;
@@ -215,6 +220,44 @@ impl Transport for Local {
                 Some(mtime) => file.set_modified(mtime),
                 None => Ok(()),
             }
+        })
+        .await
+    }
+
+    async fn hard_link(&self, path: &RemotePath, second: &RemotePath) -> Result<()> {
+        let (here, second) = (self.clone(), second.clone());
+        self.on_disk(path, "link", move |from| {
+            here.on(&second, |to| {
+                Ok(rustix::fs::linkat(from.dir(), from.name(), to.dir(), to.name(), AtFlags::empty())?)
+            })
+        })
+        .await
+    }
+
+    async fn set_owner(&self, path: &RemotePath, owner: Owner) -> Result<()> {
+        self.on_disk(path, "set the owner", move |at| {
+            let (user, group) = match owner {
+                Owner::User(user) => (Some(Uid::from_raw(user)), None),
+                Owner::Group(group) => (None, Some(Gid::from_raw(group))),
+            };
+            Ok(rustix::fs::chownat(at.dir(), at.name(), user, group, AtFlags::empty())?)
+        })
+        .await
+    }
+
+    async fn disk_space(&self, path: &RemotePath) -> Result<DiskSpace> {
+        self.on_disk(path, "look at the file system", |at| {
+            let flags = OFlags::PATH | OFlags::CLOEXEC;
+            let stat = rustix::fs::fstatvfs(rustix::fs::openat(at.dir(), at.name(), flags, Mode::empty())?)?;
+            let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+            Ok(DiskSpace {
+                bytes: bytes(stat.f_blocks),
+                free_bytes: bytes(stat.f_bfree),
+                available_bytes: bytes(stat.f_bavail),
+                files: stat.f_files,
+                free_files: stat.f_ffree,
+                available_files: stat.f_favail,
+            })
         })
         .await
     }

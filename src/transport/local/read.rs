@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileTypeExt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -46,15 +47,21 @@ struct Rest {
 
 /// Opens a file and reads its first chunk, all in one go: a small file costs no second hand-over. Blocks.
 pub(super) fn open(place: &Place, range: ReadRange) -> io::Result<Chunk> {
-    // Below a held directory are files that haul made; a pipe in the place of one must not hold it up.
-    let patience = if place.is_held() { OFlags::NONBLOCK } else { OFlags::empty() };
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | place.no_follow() | patience;
-    let file = File::from(rustix::fs::openat(place.dir(), place.name(), flags, Mode::empty())?);
+    // A pipe that nobody writes to must not hold it up.
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | place.no_follow();
+    let open = |flags| rustix::fs::openat(place.dir(), place.name(), flags, Mode::empty());
+    let file = match open(flags) {
+        // Another program has a lease on the file, and gives it back when it is asked to.
+        Err(Errno::WOULDBLOCK) => open(flags - OFlags::NONBLOCK),
+        opened => opened,
+    };
+    let file = File::from(file?);
     let metadata = file.metadata()?;
     if metadata.is_dir() {
         return Err(io::ErrorKind::IsADirectory.into());
     }
-    if place.is_held() && !metadata.is_file() {
+    // Pipes can't be read from an offset.
+    if metadata.file_type().is_fifo() || (place.is_held() && !metadata.is_file()) {
         return Err(io::Error::other("not a regular file"));
     }
     let rest = Rest {

@@ -10,7 +10,7 @@ use super::request::{CopyData, Extended, OpenFlags, Request};
 use super::response::StatVfs;
 use super::wire::Attrs;
 use crate::error::{Error, ErrorKind, Result};
-use crate::transport::{FileKind, RemotePath, Replace};
+use crate::transport::{FileKind, Owner, ReadRange, RemotePath, Replace};
 
 impl Client {
     /// Returns how full the file system of a path is (`statvfs@openssh.com`).
@@ -27,6 +27,20 @@ impl Client {
     /// `Unsupported` where the server doesn't offer it.
     pub async fn hardlink(&self, from: &RemotePath, to: &RemotePath) -> Result<()> {
         self.status(Request::Extended(Extended::Hardlink(bytes_of(from), bytes_of(to))), "link").await
+    }
+
+    /// Changes the user or the group of a file; the protocol sets both at once, so the other is asked for.
+    pub(super) async fn set_owner(&self, path: &RemotePath, owner: Owner) -> Result<()> {
+        let what = "set the owner";
+        let (user, group) = self.attrs(Request::Stat(bytes_of(path)), what).await?.owner.ok_or_else(|| {
+            Error::new(ErrorKind::Unsupported, format!("{what}: the server doesn't tell whose it is"))
+        })?;
+        let owner = match owner {
+            Owner::User(user) => (user, group),
+            Owner::Group(group) => (user, group),
+        };
+        let attrs = Attrs { owner: Some(owner), ..Attrs::default() };
+        self.status(Request::Setstat(bytes_of(path), attrs), what).await
     }
 
     /// Sets attributes without following a link (`lsetstat@openssh.com`).
@@ -48,6 +62,26 @@ impl Client {
         let target = Request::Open(bytes_of(to), flags, Attrs::default());
         let mut target = self.open(target, "open for writing").await.map_err(|e| e.at(to))?;
         let copy = CopyData { from: source.handle(), from_offset: 0, length: 0, to: target.handle(), to_offset: 0 };
+        self.status(Request::Extended(Extended::CopyData(copy)), "copy").await.map_err(|e| e.at(from))?;
+        target.send_close().status("close").await.map_err(|e| e.at(to))
+    }
+
+    /// Copies a part of a file on the server to the same place of another that is there (`copy-data`).
+    pub(super) async fn copy_range(&self, from: &RemotePath, to: &RemotePath, range: ReadRange) -> Result<()> {
+        let length = range.end.map_or(0, |end| end.saturating_sub(range.start));
+        if range.end.is_some() && length == 0 {
+            // A length of 0 would mean "to the end".
+            return Ok(());
+        }
+        let open = |path, flags| self.open(Request::Open(bytes_of(path), flags, Attrs::default()), "open");
+        let (source, target) = futures_util::future::try_join(
+            async { open(from, OpenFlags::READ).await.map_err(|e| e.at(from)) },
+            async { open(to, OpenFlags::WRITE).await.map_err(|e| e.at(to)) },
+        )
+        .await?;
+        let mut target = target;
+        let (from_offset, to_offset) = (range.start, range.start);
+        let copy = CopyData { from: source.handle(), from_offset, length, to: target.handle(), to_offset };
         self.status(Request::Extended(Extended::CopyData(copy)), "copy").await.map_err(|e| e.at(from))?;
         target.send_close().status("close").await.map_err(|e| e.at(to))
     }

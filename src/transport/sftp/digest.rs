@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use bytes::Bytes;
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, Semaphore};
 
 use super::channel::SLOW_FACTOR;
 use super::client::Client;
@@ -12,6 +12,10 @@ use super::response::CheckedFile;
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::{Algorithm, ReadRange, RemotePath};
 
+/// Commands that run at once: OpenSSH's server lets one connection have ten channels.
+const COMMANDS: usize = 6;
+/// Below so many bytes, a few READs cost less than a command does.
+const COMMAND_PAYS_FROM: u64 = 256 * 1024;
 const SHA256_OF_X: &str = "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881";
 
 /// The digests of one endpoint. How it computes them is found out when the first is wanted: a login has no time for it.
@@ -21,12 +25,27 @@ pub(super) struct Digests {
     /// It is OpenSSH's server, which has no `check-file`.
     plain: bool,
     means: OnceCell<Means>,
+    commands: Semaphore,
 }
 
 impl Digests {
     /// Takes note of what the server announces.
     pub(super) fn new(client: &Client) -> Self {
-        Self { announced: announces_check_file(client), plain: is_plain(client), means: OnceCell::new() }
+        Self {
+            announced: announces_check_file(client),
+            plain: is_plain(client),
+            means: OnceCell::new(),
+            commands: Semaphore::new(COMMANDS),
+        }
+    }
+
+    /// Returns from which size on a digest costs less than reading.
+    pub(super) fn pay_from(&self) -> u64 {
+        match self.means.get() {
+            None if self.plain && !self.announced => COMMAND_PAYS_FROM,
+            Some(Means::Command) => COMMAND_PAYS_FROM,
+            _ => 0,
+        }
     }
 
     /// Returns the algorithms that it can be asked for; where the server announces nothing, those that it may have.
@@ -46,7 +65,13 @@ impl Digests {
         algorithm: Algorithm,
         range: ReadRange,
     ) -> Result<Vec<u8>> {
-        self.means.get_or_try_init(|| Means::find(client)).await?.digest(client, path, algorithm, range).await
+        let means = self.means.get_or_try_init(|| Means::find(client)).await?;
+        let _turn = match means {
+            // It is never closed.
+            Means::Command => self.commands.acquire().await.ok(),
+            _ => None,
+        };
+        means.digest(client, path, algorithm, range).await
     }
 }
 
@@ -148,7 +173,7 @@ async fn by_extension(client: &Client, path: &RemotePath, algorithm: Algorithm, 
         Algorithm::Sha256 => ("sha256", 32),
         Algorithm::Sha1 => ("sha1", 20),
         Algorithm::Md5 => ("md5", 16),
-        Algorithm::Crc32 => return Err(unsupported(algorithm)),
+        Algorithm::Blake3 | Algorithm::Crc32 => return Err(unsupported(algorithm)),
     };
     // A length of 0 would mean "to the end". ProFTPD, which doesn't announce it, digests more than the range.
     let is_empty = range.end.is_some_and(|end| end <= range.start);

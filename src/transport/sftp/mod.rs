@@ -17,8 +17,8 @@ use futures_util::stream;
 
 use super::ssh::{self, LoginCache, Session};
 use super::{
-    Algorithm, Capabilities, ConnectOptions, Durability, Entry, EntryStream, FileKind, Follow, Precision, ReadRange,
-    ReadStream, RemotePath, Replace, SetMetadata, Transport, WriteMode, WriteStream,
+    Algorithm, Capabilities, ConnectOptions, DiskSpace, Durability, Entry, EntryStream, FileKind, Follow, Owner,
+    Precision, ReadRange, ReadStream, RemotePath, Replace, SetMetadata, Transport, WriteMode, WriteStream,
 };
 use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind, Result};
@@ -136,6 +136,7 @@ fn capabilities(client: &Client, most: usize) -> Capabilities {
         symlinks: true,
         atomic_replace: client.offers("posix-rename@openssh.com"),
         fsync: client.offers("fsync@openssh.com"),
+        server_copy: client.offers("copy-data"),
         digests: Vec::new(),
         streams: STREAMS,
         max_connections: most,
@@ -294,9 +295,30 @@ impl Transport for Sftp {
         }
     }
 
+    async fn hard_link(&self, path: &RemotePath, second: &RemotePath) -> Result<()> {
+        let linked = self.client().await?.hardlink(path, second).await;
+        linked.map_err(|e| e.at(path).context(format!("to {second}")))
+    }
+
+    async fn set_owner(&self, path: &RemotePath, owner: Owner) -> Result<()> {
+        self.client().await?.set_owner(path, owner).await.map_err(|e| e.at(path))
+    }
+
+    async fn disk_space(&self, path: &RemotePath) -> Result<DiskSpace> {
+        Ok(self.client().await?.statvfs(path).await.map_err(|e| e.at(path))?.into())
+    }
+
     async fn digest(&self, path: &RemotePath, algorithm: Algorithm, range: ReadRange) -> Result<Vec<u8>> {
         let client = self.client().await?;
         self.digests.digest(&client, path, algorithm, range).await.map_err(|e| e.at(path))
+    }
+
+    fn digest_pays_from(&self) -> u64 {
+        self.digests.pay_from()
+    }
+
+    async fn copy_range(&self, from: &RemotePath, to: &RemotePath, range: ReadRange) -> Result<()> {
+        self.client().await?.copy_range(from, to, range).await
     }
 
     async fn close(&self) -> Result<()> {

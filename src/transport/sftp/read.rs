@@ -1,6 +1,7 @@
 //! Reading a file with many READs under way, handed over in order.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -21,6 +22,9 @@ const BLIND_REQUESTS: usize = 2;
 const OVERDRAFT: u32 = 32 * 1024;
 /// The smallest READ, for servers that keep answering with less than was asked.
 const LEAST_LENGTH: u32 = 4096;
+/// A stream that is read slowly has so much of its time under way, and two round trips, but a packet of SSH at least.
+const AHEAD: Duration = Duration::from_millis(100);
+const LEAST_AHEAD: usize = 64 * 1024;
 /// Answers without a byte in a row, after which the server is taken for broken.
 const EMPTY_ANSWERS: u32 = 3;
 
@@ -42,6 +46,8 @@ pub(super) struct SftpRead {
     /// Where the file probably ends; asked for when nobody said.
     size: Size,
     length: u32,
+    /// How many bytes may be under way for this stream, however fast the link is.
+    ahead: usize,
     in_flight: VecDeque<Part>,
     ready: Bytes,
     /// What the caller took last: still in memory, perhaps.
@@ -81,6 +87,8 @@ impl SftpRead {
             end: range.end,
             size,
             length,
+            // How fast it will be read is told before the first read: until then one READ is enough.
+            ahead: 0,
             in_flight: VecDeque::new(),
             ready: Bytes::new(),
             held: 0,
@@ -88,6 +96,7 @@ impl SftpRead {
             _claim: claim,
         };
         read.fill();
+        read.ahead = usize::MAX;
         read
     }
 
@@ -112,13 +121,18 @@ impl SftpRead {
     /// Returns the length of the READ to send now.
     fn next_length(&self) -> Option<u32> {
         let left = self.end.map_or(u64::MAX, |end| end.saturating_sub(self.next));
-        let length = u32::try_from(left).unwrap_or(u32::MAX).min(self.length);
+        // A stream that is read slowly asks for little at a time, so that it flows.
+        let slowly = u32::try_from(self.ahead / 2).unwrap_or(u32::MAX).max(LEAST_LENGTH);
+        let longest = if self.ahead == 0 { self.length } else { self.length.min(slowly) };
+        let length = u32::try_from(left).unwrap_or(u32::MAX).min(longest);
         let most = match self.size {
             Size::Known(size) if self.next >= size => 1,
             Size::Known(_) => MAX_REQUESTS,
             Size::Asked(_) | Size::Unknown => BLIND_REQUESTS,
         };
-        (length > 0 && self.in_flight.len() < most).then_some(length)
+        let under_way = || self.in_flight.iter().map(|part| part.length as usize).sum::<usize>();
+        let is_near = self.ahead == usize::MAX || self.in_flight.is_empty() || under_way() < self.ahead;
+        (length > 0 && self.in_flight.len() < most && is_near).then_some(length)
     }
 
     fn learn_size(&mut self) {
@@ -221,6 +235,16 @@ impl ReadStream for SftpRead {
                 }
             }
         }
+    }
+
+    fn pace(&mut self, bytes_per_second: Option<u64>) {
+        let Some(rate) = bytes_per_second else {
+            self.ahead = usize::MAX;
+            return;
+        };
+        let trip = self.file.as_ref().and_then(|file| file.client.round_trip()).unwrap_or_default();
+        let time = (AHEAD + trip * 2).as_secs_f64();
+        self.ahead = ((rate as f64 * time) as usize).max(LEAST_AHEAD);
     }
 
     async fn finish(self: Box<Self>) -> Result<()> {

@@ -5,6 +5,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use super::fields::{Attrs, Fields, broken, put_string};
 use super::wire::{Frame, Handle, Packet};
 use crate::error::Result;
+use crate::transport::DiskSpace;
 
 /// The number that a STATUS carries (`SSH_FX_*`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -219,6 +220,20 @@ pub struct StatVfs {
     pub flags: u64,
     /// Bytes of the longest name.
     pub longest_name: u64,
+}
+
+impl From<StatVfs> for DiskSpace {
+    fn from(stat: StatVfs) -> Self {
+        let bytes = |blocks: u64| blocks.saturating_mul(stat.fragment_size);
+        Self {
+            bytes: bytes(stat.blocks),
+            free_bytes: bytes(stat.free_blocks),
+            available_bytes: bytes(stat.available_blocks),
+            files: stat.files,
+            free_files: stat.free_files,
+            available_files: stat.available_files,
+        }
+    }
 }
 
 impl StatVfs {
