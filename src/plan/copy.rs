@@ -4,21 +4,19 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::stream::FuturesUnordered;
-use futures_util::{Stream, StreamExt};
+use futures_util::{Stream, StreamExt, future, stream};
 use tokio::sync::mpsc;
+use tokio::task::JoinError;
+use tokio_util::sync::CancellationToken;
 
-use super::walk::Listing;
-use super::{Place, expand};
+use super::filter::{Filter, Verdict};
+use super::{Place, expand, has_wildcards};
 use crate::error::{Error, ErrorKind, Result};
-use crate::transfer::{Budget, Event, Folder, Job, Location, Observer, Task};
+use crate::transfer::{self, Event, Folder, Job, Location, Observer, Summary, Task};
 use crate::transport::{Entry, FileKind, Follow, RemotePath};
 
 /// Tasks that are planned ahead of their turn.
 const TASKS_AHEAD: usize = 1024;
-/// Directories listed at once, and where each listing has a connection for itself.
-const LISTINGS: usize = 32;
-const LISTINGS_ALONE: usize = 2;
 /// The number in notes that belong to no file of the run.
 const NO_FILE: u64 = u64::MAX;
 
@@ -34,6 +32,15 @@ pub struct Options {
     pub retries: u32,
     /// The longest wait before that.
     pub retry_wait: Duration,
+    /// What of the trees is taken. Operands are asked about as well, by their names.
+    pub filter: Filter,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let retry_wait = Duration::from_secs(30);
+        Self { recursive: false, preserve: false, retries: 5, retry_wait, filter: Filter::default() }
+    }
 }
 
 /// Plans to copy each source to the destination, as `cp` would place it; tasks come while the walk goes on.
@@ -42,8 +49,11 @@ pub struct Options {
 /// destination's name. The contents of a source that ends in `/.` go right into the destination. A source that can't
 /// be read becomes a [`Task::Failed`].
 ///
+/// A directory in which the filter leaves nothing is not made; one that is empty at the source is.
+///
 /// # Errors
-/// `Usage` or `NotFound` when the sources can't land at the destination at all; nothing is planned then.
+/// `Usage` or `NotFound` when the sources can't land at the destination at all, or a filter that lists paths has several
+/// sources; nothing is planned then.
 pub async fn copy(
     sources: Vec<Place>,
     destination: Place,
@@ -57,6 +67,12 @@ pub async fn copy(
         expanded.push((source, found));
     }
     let several = expanded.iter().map(|(_, found)| found.as_ref().map_or(1, Vec::len)).sum::<usize>() > 1;
+    if several && options.filter.lists_paths() {
+        return Err(Error::new(
+            ErrorKind::Usage,
+            "a list of paths needs exactly one source, which they are relative to",
+        ));
+    }
     if several && !target.is_directory {
         return Err(target.no_directory("several sources need a directory as destination"));
     }
@@ -65,21 +81,47 @@ pub async fn copy(
     }
     let (tasks, mut receiver) = mpsc::channel(TASKS_AHEAD);
     let planner = Planner { target, options, observer, tasks };
-    tokio::spawn(async move {
+    let planning = tokio::spawn(async move {
         // It fails only when nobody takes the tasks any more.
         let _ = planner.plan(expanded).await;
     });
-    Ok(futures_util::stream::poll_fn(move |cx| receiver.poll_recv(cx)))
+    // A plan that broke off must not look like a complete one.
+    let end = async move {
+        let broken = planning.await.err().filter(JoinError::is_panic)?;
+        let error = Error::new(ErrorKind::Other, "planning stopped unexpectedly").with_source(broken);
+        Some(Task::Failed { source: String::new(), error })
+    };
+    let tasks = stream::poll_fn(move |cx| receiver.poll_recv(cx));
+    Ok(tasks.chain(Box::pin(stream::once(end).filter_map(future::ready))))
+}
+
+/// Plans as [`copy`] does, and carries the plan out meanwhile.
+///
+/// # Errors
+/// Those of [`copy`], and of [`run`](crate::transfer::run); `Cancelled` if the plan had not begun.
+pub async fn carry_out(
+    sources: Vec<Place>,
+    destination: Place,
+    options: Options,
+    transfer: &transfer::Options,
+    observer: Arc<dyn Observer>,
+    cancel: CancellationToken,
+) -> Result<Summary> {
+    let tasks = tokio::select! {
+        tasks = copy(sources, destination, options, Arc::clone(&observer)) => tasks?,
+        () = cancel.cancelled() => return Err(ErrorKind::Cancelled.into()),
+    };
+    transfer::run(tasks, transfer, observer, cancel).await
 }
 
 /// Where the sources go.
-struct Target {
+pub(super) struct Target {
     place: Place,
     path: RemotePath,
     is_directory: bool,
     exists: bool,
     /// The directory that several sources go into, so that what is there is known by its exact name.
-    folder: Option<Arc<Folder>>,
+    pub(super) folder: Option<Arc<Folder>>,
 }
 
 impl Target {
@@ -116,7 +158,7 @@ impl Target {
     }
 
     /// Refuses a name that a server on Windows would take for a way out of the directory.
-    fn checked(&self, path: RemotePath) -> Result<RemotePath> {
+    pub(super) fn checked(&self, path: RemotePath) -> Result<RemotePath> {
         let local = self.place.transport.capabilities().local;
         let climbs = path.file_name().is_some_and(|name| {
             let mut parts = name.split(|&b| b == b'\\');
@@ -141,24 +183,15 @@ impl Target {
     }
 }
 
-struct Planner {
-    target: Target,
-    options: Options,
-    observer: Arc<dyn Observer>,
+pub(super) struct Planner {
+    pub(super) target: Target,
+    pub(super) options: Options,
+    pub(super) observer: Arc<dyn Observer>,
     tasks: mpsc::Sender<Task>,
 }
 
-/// A directory to walk.
-struct Directory {
-    source: Location,
-    target: Location,
-    mode: Option<u32>,
-    /// The directory that it is made in.
-    parent: Option<Arc<Folder>>,
-}
-
 /// Nobody takes the tasks any more: the run was cancelled.
-struct Stopped;
+pub(super) struct Stopped;
 
 impl Planner {
     async fn plan(&self, sources: Vec<(Place, Result<super::glob::Matches>)>) -> Result<(), Stopped> {
@@ -197,27 +230,37 @@ impl Planner {
             },
         };
         let contents = place.endpoint.path.bytes.ends_with(b"/.") || place.endpoint.path.bytes == b".";
-        let name = source.path.file_name().filter(|_| !contents);
-        let target = match self.target.of(name, entry.kind) {
+        let name = source.path.file_name().filter(|_| !contents).map(<[u8]>::to_vec);
+        let target = match self.target.of(name.as_deref(), entry.kind) {
             Ok(target) => target,
             Err(error) => return Ok(Err(error)),
         };
+        if let Some(name) = &name
+            && !self.takes_operand(&source, name, &entry).await
+        {
+            if !has_wildcards(&place.endpoint) {
+                self.note(format!("left out by the filters: {}", source.shown()));
+            }
+            return Ok(Ok(()));
+        }
         match entry.kind {
+            FileKind::File if self.options.filter.lists_paths() => {
+                return Ok(Err(Error::new(ErrorKind::NotADirectory, "is no directory that listed paths could lie in")
+                    .at(source.shown())));
+            }
             FileKind::File if !files.insert(target.path.clone()) => {
                 return Ok(Err(Error::new(ErrorKind::Usage, "another source has the same name, and would be lost")
                     .at(source.shown())
                     .with_hint("copy it to another directory or name")));
             }
             FileKind::File => self.file(source, target, entry, self.target.folder.clone()).await?,
-            FileKind::Directory if !self.options.recursive => {
-                return Ok(Err(Error::new(ErrorKind::IsADirectory, "is a directory")
-                    .at(source.shown())
-                    .with_hint("use -r to take whole directories")));
+            FileKind::Directory if !self.options.recursive && !self.options.filter.lists_paths() => {
+                return Ok(Err(is_a_directory(&source)));
             }
             FileKind::Directory if is_inside(&target, &source) => {
                 return Ok(Err(Error::new(ErrorKind::Usage, "can't be copied into itself").at(source.shown())));
             }
-            FileKind::Directory => self.tree(source, target, entry).await?,
+            FileKind::Directory => self.tree(source, target, name.as_deref(), entry).await?,
             FileKind::Symlink | FileKind::Other => {
                 return Ok(Err(Error::new(ErrorKind::Unsupported, "is not a regular file").at(source.shown())));
             }
@@ -225,101 +268,18 @@ impl Planner {
         Ok(Ok(()))
     }
 
-    /// Walks a tree, many directories at once: at a distance each costs a few round trips.
-    async fn tree(&self, source: Location, target: Location, entry: Entry) -> Result<(), Stopped> {
-        let streams = source.transport.capabilities().streams;
-        // Where a connection carries only one listing, most of them are for the files.
-        let at_once = if streams > 1 { LISTINGS } else { LISTINGS_ALONE };
-        let parent = self.target.folder.clone();
-        let mut pending = vec![Directory { source, target, mode: entry.mode, parent }];
-        let mut listings = FuturesUnordered::new();
-        loop {
-            while listings.len() < at_once
-                && let Some(directory) = pending.pop()
-            {
-                listings.push(self.directory(directory));
-            }
-            let Some(found) = listings.next().await else { return Ok(()) };
-            // The last one is taken next: deep before wide, so that few directories wait.
-            pending.extend(found?.into_iter().rev());
+    /// Returns whether the filter takes what the user named.
+    async fn takes_operand(&self, source: &Location, name: &[u8], entry: &Entry) -> bool {
+        match self.options.filter.operand(name, entry) {
+            Verdict::Unsure => match source.transport.stat(&source.path, Follow::Links).await {
+                Ok(exact) => self.options.filter.operand(name, &exact) != Verdict::Leaves,
+                Err(_) => true,
+            },
+            verdict => verdict == Verdict::Takes,
         }
     }
 
-    /// Plans what is in one directory, and returns those below it.
-    async fn directory(&self, directory: Directory) -> Result<Vec<Directory>, Stopped> {
-        let Directory { source, target, mode, parent } = directory;
-        let folder = Folder::new(target, parent, mode.filter(|_| self.options.preserve));
-        self.send(Task::Directory(Arc::clone(&folder))).await?;
-        let mut below = Vec::new();
-        let mut listing = Listing::new(&source, Budget::new(self.options.retries, self.options.retry_wait));
-        loop {
-            match listing.next().await {
-                Ok(Some(entry)) => below.extend(self.entry(&source, &folder, entry).await?),
-                Ok(None) => return Ok(below),
-                Err(error) => {
-                    self.fail(source.url.clone(), error).await?;
-                    return Ok(below);
-                }
-            }
-        }
-    }
-
-    /// Plans one entry of a tree; returns it if it is a directory to walk.
-    async fn entry(&self, dir: &Location, folder: &Arc<Folder>, entry: Entry) -> Result<Option<Directory>, Stopped> {
-        // The name comes from a server: it may not lead out of either tree.
-        let target = folder.location();
-        let both = dir.child(&entry.name).and_then(|from| {
-            let to = target.child(&entry.name)?;
-            self.target.checked(to.path.clone())?;
-            Ok((from, to))
-        });
-        let (source, target) = match both {
-            Ok(both) => both,
-            Err(error) => return self.fail(dir.url.clone(), error).await.map(|()| None),
-        };
-        let parent = Some(Arc::clone(folder));
-        match entry.kind {
-            FileKind::Directory => return Ok(Some(Directory { source, target, mode: entry.mode, parent })),
-            FileKind::File => self.file(source, target, entry, parent).await?,
-            FileKind::Symlink if self.options.preserve => self.link(source, target, entry, parent).await?,
-            FileKind::Symlink => self.follow(source, target, parent).await?,
-            FileKind::Other => self.note(format!("left out, not a regular file: {}", source.shown())),
-        }
-        Ok(None)
-    }
-
-    async fn follow(&self, from: Location, to: Location, folder: Option<Arc<Folder>>) -> Result<(), Stopped> {
-        match from.transport.stat(&from.path, Follow::Links).await {
-            Ok(entry) if entry.kind == FileKind::File => self.file(from, to, entry, folder).await,
-            Ok(_) => {
-                self.note(format!("left out, a link to a directory (-p keeps links): {}", from.shown()));
-                Ok(())
-            }
-            Err(error) => self.fail(from.url, error.context("follow the link")).await,
-        }
-    }
-
-    async fn link(
-        &self,
-        from: Location,
-        to: Location,
-        entry: Entry,
-        folder: Option<Arc<Folder>>,
-    ) -> Result<(), Stopped> {
-        let target = match entry.target {
-            Some(target) => Ok(target),
-            None => from.transport.read_link(&from.path).await,
-        };
-        match target {
-            Ok(target) => {
-                self.observer.event(Event::Found { bytes: None });
-                self.send(Task::Symlink { source: from, at: to, target, folder }).await
-            }
-            Err(error) => self.fail(from.url, error).await,
-        }
-    }
-
-    async fn file(
+    pub(super) async fn file(
         &self,
         source: Location,
         destination: Location,
@@ -330,18 +290,24 @@ impl Planner {
         self.send(Task::File(Job { source, destination, entry: Some(entry), folder })).await
     }
 
-    async fn fail(&self, source: String, error: Error) -> Result<(), Stopped> {
+    pub(super) async fn fail(&self, source: String, error: Error) -> Result<(), Stopped> {
         self.observer.event(Event::Found { bytes: None });
         self.send(Task::Failed { source, error }).await
     }
 
-    async fn send(&self, task: Task) -> Result<(), Stopped> {
+    pub(super) async fn send(&self, task: Task) -> Result<(), Stopped> {
         self.tasks.send(task).await.map_err(|_| Stopped)
     }
 
-    fn note(&self, text: String) {
+    pub(super) fn note(&self, text: String) {
         self.observer.event(Event::Note { id: NO_FILE, text });
     }
+}
+
+pub(super) fn is_a_directory(source: &Location) -> Error {
+    Error::new(ErrorKind::IsADirectory, "is a directory")
+        .at(source.shown())
+        .with_hint("use -r to take whole directories")
 }
 
 /// Returns whether a local tree would be copied into itself, which would never end.

@@ -1,7 +1,18 @@
-//! Deciding what to move: globs, walks, and where things land.
+//! Deciding what to move: globs, filters, walks, and where things land.
 
+pub mod check;
+pub mod check_trees;
+pub mod compare;
 mod copy;
+pub mod digest;
+mod filter;
 mod glob;
+mod list;
+pub mod sums;
+pub mod sync;
+#[cfg(test)]
+mod testing;
+mod tree;
 mod walk;
 
 use std::sync::Arc;
@@ -11,8 +22,10 @@ use crate::error::Result;
 use crate::transfer::Location;
 use crate::transport::{RemotePath, Transport};
 
-pub use copy::{Options, copy};
+pub use copy::{Options, carry_out, copy};
+pub use filter::{Filter, FilterBuilder, HAULIGNORE, Scope};
 pub use glob::{expand, has_wildcards};
+pub use list::list;
 
 /// What the user named, connected.
 #[derive(Debug, Clone)]
