@@ -2,13 +2,18 @@
 //!
 //! Compiled with `--cfg fuzzing` only, so that no other program sees what is private otherwise.
 
+use std::time::Duration;
+
+use crate::batch::{self, JobFile, Surroundings};
 use crate::config::netrc::Netrc;
 use crate::config::{Config, Takes, Vocabulary};
 use crate::endpoint::Endpoint;
+use crate::plan::{Filter, sums};
+use crate::transfer::Timetable;
 use crate::transport::sftp::wire::{
     CheckedFile, Frames, Hello, Limits, MAX_PACKET, Packet, Request, Response, StatVfs,
 };
-use crate::transport::{RemotePath, escape};
+use crate::transport::{FileKind, RemotePath, escape};
 
 /// Reads a URL, and what it is written as again.
 pub fn url(data: &[u8]) {
@@ -72,6 +77,20 @@ pub fn known_hosts(data: &[u8]) {
     crate::transport::ssh::fuzzing::known_hosts(data);
 }
 
+/// Reads a timetable, and follows it from change to change.
+pub fn timetable(data: &[u8]) {
+    let rate = |word: &str| word.parse().map_err(|_| String::new());
+    let Ok(timetable) = Timetable::parse(&String::from_utf8_lossy(data), rate) else { return };
+    let Ok(mut now) = "2026-10-24T12:00[Europe/Berlin]".parse::<jiff::Zoned>() else { return };
+    for _ in 0..10 {
+        let rate = timetable.at(&now);
+        assert!(rate.is_none() || timetable.is_limit());
+        let Some(next) = timetable.next(&now) else { return };
+        assert!(next > now.timestamp());
+        now = next.to_zoned(now.time_zone().clone());
+    }
+}
+
 /// Reads any text as a `.netrc`, and looks up who is in it.
 pub fn netrc(data: &[u8]) {
     let Ok(netrc) = Netrc::read(&String::from_utf8_lossy(data)) else { return };
@@ -96,8 +115,80 @@ pub fn config(data: &[u8]) {
     }
 }
 
+/// Reads any bytes as a list of checksums: no name leads out, and what was read is written and read again.
+pub fn sums(data: &[u8]) {
+    let directory = RemotePath::root().join("d").unwrap_or_else(|_| RemotePath::root());
+    let mut reader = sums::Reader::new(None);
+    for line in data.split(|&b| b == b'\n') {
+        let Ok(Some(sum)) = reader.read(line) else { continue };
+        if let Ok(path) = sum.below(&directory) {
+            assert!(path != directory && path.is_at_or_below(&directory), "{path}");
+        }
+        for line in [sum.line(), sum.tagged_line()] {
+            let line = line.strip_suffix(b"\n").unwrap_or(&line);
+            let again = sums::Reader::new(Some(sum.algorithm)).read(line);
+            let name: &[u8] = if sum.name == b"-" { b"./-" } else { &sum.name };
+            assert_eq!(again, Ok(Some(sums::Sum { name: name.to_vec(), ..sum.clone() })));
+        }
+    }
+}
+
+/// Reads any bytes as patterns and as a list of paths, and asks for a name made of the rest.
+pub fn filter(data: &[u8]) {
+    let (&cut, data) = data.split_first().unwrap_or((&0, data));
+    let (text, name) = data.split_at(usize::from(cut).min(data.len()));
+    let kinds = [FileKind::File, FileKind::Directory];
+    let lines = text.split(|byte| *byte == b'\n').filter(|line| Filter::builder().lines("", line).build().is_ok());
+    let text: Vec<u8> = lines.collect::<Vec<_>>().join(&b'\n');
+    for filter in [Filter::builder().lines("", &text), Filter::builder().only_paths("", &text)] {
+        let Ok(filter) = filter.build() else { continue };
+        let below = filter.root().enter(name);
+        let _ = kinds.map(|kind| (filter.root().takes_name(name, kind), below.takes_name(name, kind)));
+    }
+}
+
+/// Reads any text as a job file: what is wrong is told with a place that is in it.
+pub fn job_file(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    let (file, problems) = JobFile::read(&text, &Few);
+    let lines = text.split('\n').count();
+    assert!(problems.iter().all(|problem| (1..=lines).contains(&problem.place.line)), "{problems:?}");
+    assert!(!problems.is_empty() || file.jobs.iter().all(|job| job.needs.iter().all(|need| *need < file.jobs.len())));
+}
+
+/// Reads any bytes as a command script.
+pub fn script(data: &[u8]) {
+    let lines = data.split(|&byte| byte == b'\n').count();
+    match batch::read_script(data) {
+        Ok(read) => assert!(read.iter().all(|line| (1..=lines).contains(&line.place.line))),
+        Err(problems) => assert!(!problems.is_empty()),
+    }
+}
+
 /// A setting of each kind.
 struct Few;
+
+impl Surroundings for Few {
+    fn options(&self, _: &str) -> &dyn Vocabulary {
+        self
+    }
+
+    fn variable(&self, name: &str) -> Result<String, String> {
+        if name == "HOST" { Ok("host".into()) } else { Err("the variable isn't set".into()) }
+    }
+
+    fn is_of_run(&self, name: &str) -> bool {
+        name == "report"
+    }
+
+    fn date(&self, format: &str) -> Result<String, String> {
+        if format == "%F" { Ok("2001-09-09".into()) } else { Err("no format".into()) }
+    }
+
+    fn duration(&self, word: &str) -> Result<Duration, String> {
+        word.parse().map(Duration::from_secs).map_err(|_| "no time".into())
+    }
+}
 
 impl Vocabulary for Few {
     fn names(&self) -> Vec<&str> {

@@ -1,0 +1,5 @@
+//! Job files.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| haul::fuzzing::job_file(data));
