@@ -24,7 +24,7 @@ The file is $XDG_CONFIG_HOME/haul/config.toml, or ~/.config/haul/config.toml:
   [defaults]                       # for all hosts
   retries = 10
 
-  [host.\"*.example.org\"]           # for hosts whose name is like this; the longer pattern counts more
+  [host.\"*.example.org\"]           # such hosts; the longer pattern counts more
   tls = \"require\"
   connections = 4
 
@@ -32,14 +32,15 @@ The file is $XDG_CONFIG_HOME/haul/config.toml, or ~/.config/haul/config.toml:
   url = \"sftp://me@host.example.org/~/data\"
   identity = \"~/.ssh/work\"
 
-Every option that tells how to connect or to move files can be set, by its long name; flags are true or false. Paths
-begin where the file lies, or with ~/. What counts most comes first: the command line, the profile, the host, the
-defaults. --no-durable and the like undo a flag. Passwords don't belong here: see haul login, password-file, ~/.netrc.
+Every option that tells how to connect or to move files can be set, by its long name, and of the filters \
+exclude and no-haulignore; flags are true or false. Paths begin where the file lies, or with ~/. What counts \
+most comes first: the command line, the profile, the host, the defaults. --no-durable and the like undo a \
+flag. Passwords don't belong here: see haul login, password-file, ~/.netrc.
 
-A profile is written in front of a colon: work:reports/ is below its URL, work:/etc and work:~/x are not. A name that is
+A profile is written in front of a colon: work:reports/ is below its URL, work:/etc and work:~/x are not. A name that is \
 no profile is that of a local file, and ./work:x always is.
 
-Where a password comes from, first to last: the URL, --password-file, HAUL_PASSWORD, password-file of the settings, the
+Where a password comes from, first to last: the URL, --password-file, HAUL_PASSWORD, password-file of the settings, the \
 keyring, the netrc, the terminal. SFTP tries keys before passwords.
 
 Examples:

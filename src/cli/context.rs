@@ -5,16 +5,20 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use haul::endpoint::{Endpoint, Scheme};
-use haul::plan::Place;
+use haul::plan::{Filter, Place};
 use haul::transfer;
 use haul::transport::{self, ConnectOptions, Passwords, RemotePath, Secret, Transport, escape};
 use haul::{Error, ErrorKind};
 use tokio_util::sync::CancellationToken;
 
+use super::filters::FilterArgs;
 use super::kept::Kept;
+use super::limits::{Limits, Origin};
+use super::open::{Login, Open};
 use super::options::{ConnectArgs, OutputArgs, TransferArgs, given_password, read_password, state_dir};
 use super::prompt::TerminalPrompt;
 use super::report::{Failure, Report, Result};
+use super::reports::Recorder;
 use super::screen::Screen;
 use super::settings::{Known, Set, Settings};
 use super::stdout::Stdout;
@@ -23,7 +27,7 @@ use super::stdout::Stdout;
 #[derive(Debug)]
 pub(crate) struct Context {
     /// Standard output.
-    pub(crate) stdout: Stdout,
+    pub(crate) stdout: Arc<Stdout>,
     /// Standard error.
     pub(crate) screen: Arc<Screen>,
     /// Where errors go.
@@ -34,25 +38,53 @@ pub(crate) struct Context {
     pub(crate) verbose: u8,
     /// Cancelled by the first signal.
     pub(crate) cancel: CancellationToken,
+    /// When the run begins and ends, and how fast it goes.
+    pub(crate) limits: Arc<Limits>,
+    /// What reports tell of it.
+    pub(crate) recorder: Recorder,
     /// The options that can be settings.
-    pub(crate) known: Known,
+    pub(crate) known: Arc<Known>,
     /// Those of them that were typed.
     pub(crate) given: Vec<(String, Set)>,
+    /// The transports that outlive a command, where it is one of several.
+    open: Option<Arc<Open>>,
 }
 
 impl Context {
     /// Sets up the outputs; nothing is written.
     pub(crate) fn new(output: &OutputArgs, known: Known, given: Vec<(String, Set)>) -> Self {
         let screen = Arc::<Screen>::default();
+        let cancel = CancellationToken::new();
         Self {
-            stdout: Stdout::new(),
+            limits: Arc::new(Limits::new(cancel.clone())),
+            recorder: Recorder::default(),
+            stdout: Arc::new(Stdout::new()),
             report: Arc::new(Report::new(Arc::clone(&screen), output.quiet)),
             screen,
             quiet: output.quiet,
             verbose: output.verbose,
-            cancel: CancellationToken::new(),
-            known,
+            cancel,
+            known: Arc::new(known),
             given,
+            open: None,
+        }
+    }
+
+    /// Sets up a command inside of this one: it has options, errors and an end of its own, is cancelled with this one, and
+    /// leaves its transports to the next.
+    pub(crate) fn within(&self, given: Vec<(String, Set)>, open: &Arc<Open>, recorder: &Recorder) -> Self {
+        Self {
+            limits: Arc::clone(&self.limits),
+            recorder: recorder.clone(),
+            stdout: Arc::clone(&self.stdout),
+            screen: Arc::clone(&self.screen),
+            report: Arc::new(Report::new(Arc::clone(&self.screen), self.quiet)),
+            quiet: self.quiet,
+            verbose: self.verbose,
+            cancel: self.cancel.child_token(),
+            known: Arc::clone(&self.known),
+            given,
+            open: Some(Arc::clone(open)),
         }
     }
 
@@ -120,13 +152,30 @@ impl<'a> Connections<'a> {
 
     /// Prepares for moving files between endpoints: returns what the command line and the settings for them come to.
     pub(crate) fn for_transfer(&mut self, sources: &[Endpoint], destination: &Endpoint) -> Result<TransferArgs> {
-        // One rate, one number of retries for all: the far destination decides, or else the first far source.
-        let far = |endpoint: &&Endpoint| endpoint.scheme != Scheme::File;
-        let decisive = std::iter::once(destination).chain(sources).find(far).unwrap_or(destination);
+        // One rate, one number of retries for all.
+        let decisive = decisive(sources, destination);
         let args = self.settings.transfer(&decisive.host, self.profile(decisive))?;
+        let (file, given) = self.settings.origin();
+        let profile = self.profile(decisive).map(str::to_owned);
+        let origin = Origin { file: file.clone(), given: given.to_vec(), host: decisive.host.clone(), profile };
+        let mut args = args;
+        args.limiter = Some(self.context.limits.limiter(args.timetable(), origin));
+        args.allowance = self.context.limits.allowance();
         self.sparse = args.sparse;
         self.remembering = args.limits_nothing();
         Ok(args)
+    }
+
+    /// Makes the filter of what was typed and the settings for these endpoints; reads the files that it names.
+    pub(crate) async fn filter(
+        &self,
+        typed: &FilterArgs,
+        sources: &[Endpoint],
+        destination: &Endpoint,
+    ) -> Result<Filter> {
+        let decisive = decisive(sources, destination);
+        let settings = self.settings.filters(&decisive.host, self.profile(decisive))?;
+        typed.filter(&settings, self.context).await
     }
 
     /// Reads URLs, profiles and plain paths, all of them before anything is connected.
@@ -202,15 +251,32 @@ impl<'a> Connections<'a> {
         let transport = match self.open.iter().find(same) {
             Some((_, _, transport)) => Arc::clone(transport),
             None => {
+                self.context.limits.begin(self.context).await?;
                 let (options, profile) = (self.options(endpoint)?, profile.map(str::to_owned));
-                let transport = transport::connect(endpoint, &options)
-                    .await
-                    .map_err(|e| Failure::connecting(e.at(endpoint.origin())))?;
+                let transport = self.transport(endpoint, profile.as_deref(), &options);
+                let transport = transport.await.map_err(|e| Failure::connecting(e.at(endpoint.origin())))?;
                 self.open.push((endpoint.clone(), profile, Arc::clone(&transport)));
                 transport
             }
         };
         Ok(Place { transport, endpoint: endpoint.clone() })
+    }
+
+    /// Connects, or takes what an earlier command of this run left open.
+    async fn transport(
+        &self,
+        endpoint: &Endpoint,
+        profile: Option<&str>,
+        options: &ConnectOptions,
+    ) -> Result<Arc<dyn Transport>, Error> {
+        let Some(open) = &self.context.open else { return transport::connect(endpoint, options).await };
+        let login = Login {
+            endpoint: endpoint.clone(),
+            settings: self.settings.of_connection(&endpoint.host, profile),
+            password: options.password.clone(),
+            sparse: options.sparse,
+        };
+        open.transport(login, options).await
     }
 
     /// Returns how to connect to an endpoint.
@@ -245,14 +311,24 @@ impl<'a> Connections<'a> {
         self.profiles.iter().find(|(known, _)| known == endpoint).map(|(_, profile)| profile.as_str())
     }
 
-    /// Says goodbye to every server. What the command did is done: a server that doesn't answer changes nothing.
+    /// Says goodbye to every server, unless other commands may need it. What the command did is done: a server that
+    /// doesn't answer changes nothing.
     pub(crate) async fn close(self) {
+        if self.context.open.is_some() {
+            return;
+        }
         for (endpoint, _, transport) in self.open {
             if let Err(error) = transport.close().await {
                 tracing::debug!(endpoint = endpoint.origin(), "close: {}", error.chain());
             }
         }
     }
+}
+
+/// Returns whose settings count for all: the far destination's, or else those of the first far source.
+fn decisive<'e>(sources: &'e [Endpoint], destination: &'e Endpoint) -> &'e Endpoint {
+    let far = |endpoint: &&Endpoint| endpoint.scheme != Scheme::File;
+    std::iter::once(destination).chain(sources).find(far).unwrap_or(destination)
 }
 
 fn is_ftp(endpoint: &Endpoint) -> bool {

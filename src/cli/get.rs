@@ -6,6 +6,7 @@ use std::sync::Arc;
 use clap::Args;
 
 use super::context::{Connections, Context};
+use super::filters::FilterArgs;
 use super::options::{ConnectArgs, TransferArgs};
 use super::report::Result;
 use super::transfer::Transfer;
@@ -23,6 +24,8 @@ Examples:
   haul get sftp://me@host/pub/image.iso             into the current directory
   haul get -r sftp://me@host/~/photos ftp://host/pub /srv/backup
   haul get 'ftp://host/logs/2026-*.gz' logs/        files that match; quote them from the shell
+  haul get -r --exclude cache/ --newer 2d sftp://me@host/srv/data backup
+  haul get --files-from list.txt sftp://me@host/srv/data/. copy/
   haul get sftp://me@host/dump.sql.gz - | zcat      to standard output"
 )]
 pub(crate) struct Get {
@@ -38,6 +41,9 @@ pub(crate) struct Get {
     transfer: TransferArgs,
 
     #[command(flatten)]
+    filters: FilterArgs,
+
+    #[command(flatten)]
     connect: ConnectArgs,
 }
 
@@ -45,7 +51,8 @@ impl Get {
     /// Downloads.
     pub(crate) async fn run(self, context: &Arc<Context>) -> Result<()> {
         let connections = Connections::new(&self.connect, context)?;
-        let transfer = Transfer { context, connections, args: &self.transfer, recursive: self.recursive };
+        let (args, filters) = (&self.transfer, &self.filters);
+        let transfer = Transfer { context, connections, args, filters, recursive: self.recursive };
         match self.operands.split_last() {
             Some((last, sources)) if last == "-" && !sources.is_empty() => transfer.write_out(sources).await,
             Some((last, sources)) if !sources.is_empty() && transfer.connections.is_local(last) => {

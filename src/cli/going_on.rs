@@ -114,7 +114,7 @@ impl GoingOn<'_> {
         if let Some(options) = last {
             interrupted(self.context, &options, started);
         }
-        Err(Error::from(ErrorKind::Cancelled).into())
+        Err(self.context.limits.failure(ErrorKind::Cancelled.into()))
     }
 
     async fn go_on(&self, group: &Group, progress: &Arc<Progress>) -> Result<transfer::Options> {

@@ -38,10 +38,7 @@ impl Mkdir {
             let path = place.path().await?;
             let made = match self.parents {
                 true => create_with_parents(&*place.transport, &path).await,
-                false => place.transport.create_dir(&path).await.map_err(|error| match error.kind() {
-                    ErrorKind::NotFound => error.with_hint("-p makes missing directories above as well"),
-                    _ => error,
-                }),
+                false => create(&*place.transport, &path).await,
             };
             match made {
                 Ok(()) => tracing::info!("made {}", name_of(&endpoint, &path)),
@@ -50,6 +47,21 @@ impl Mkdir {
         }
         connections.close().await;
         Ok(())
+    }
+}
+
+async fn create(transport: &dyn Transport, path: &RemotePath) -> Result<(), Error> {
+    let Err(error) = transport.create_dir(path).await else { return Ok(()) };
+    if error.kind() == ErrorKind::NotFound {
+        return Err(error.with_hint("-p makes missing directories above as well"));
+    }
+    // Servers answer "failure" to anything: a look tells what it means.
+    match transport.stat(path, Follow::Links).await {
+        Ok(entry) if entry.is_dir() => {
+            let hint = "with -p (parents = true in a job file) a directory that is there is fine";
+            Err(error.with_kind(ErrorKind::AlreadyExists).with_hint(hint))
+        }
+        _ => Err(error),
     }
 }
 

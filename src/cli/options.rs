@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use haul::transfer::{self, Existing, Verify};
+use haul::transfer::{self, Allowance, Existing, Limiter, Timetable, Verify};
 use haul::transport::{ConnectOptions, Durability, HostKeyPolicy, Secret, SshConfig, SshEngine, TlsMode};
 use haul::{Error, ErrorKind};
 
@@ -18,7 +18,7 @@ use super::progress::View;
 use super::report::Report;
 use super::secret_line::read_secret;
 use super::settings::files::{Which, usual_netrc};
-use super::values::{Count, choice, count, duration, retries, size};
+use super::values::{Count, choice, count, duration, limit, retries};
 
 /// How much is said; for every command.
 #[derive(Debug, Args)]
@@ -83,9 +83,20 @@ pub(crate) struct TransferArgs {
     #[arg(long)]
     durable: bool,
 
-    /// Move at most so many bytes a second, all files together: 500k, 5M, 1.5G (1k is 1024)
-    #[arg(long, value_name = "RATE", value_parser = size)]
-    limit_rate: Option<u64>,
+    /// Move at most so many bytes a second, all files together: 500k, 5M, 1.5G (1k is 1024), off
+    ///
+    /// Also by the clock, each entry until the next: "08:00 2M, 18:00 off", "Mon-Fri 08:00 2M, Mon-Fri 18:00 off". The
+    /// signal SIGUSR1 makes a run read it from the file of settings again.
+    #[arg(long, value_name = "RATE", value_parser = limit)]
+    limit_rate: Option<Timetable>,
+
+    /// What came of it.
+    #[arg(skip)]
+    pub(crate) limiter: Option<Limiter>,
+
+    /// How much may be moved at all.
+    #[arg(skip)]
+    pub(crate) allowance: Allowance,
 
     /// Try a file so often again after a broken connection that brought it no further
     #[arg(long, value_name = "N", default_value = "5", value_parser = retries)]
@@ -114,18 +125,29 @@ pub(crate) struct TransferArgs {
 impl TransferArgs {
     /// Returns whether several connections may be of use.
     pub(crate) fn limits_nothing(&self) -> bool {
-        self.limit_rate.is_none() && self.jobs.0 != Some(1) && !self.dry_run
+        !self.timetable().is_limit() && self.jobs.0 != Some(1) && !self.dry_run
+    }
+
+    /// Returns the rate limit that was asked for.
+    pub(crate) fn timetable(&self) -> Timetable {
+        self.limit_rate.clone().unwrap_or_else(|| Timetable::always(None))
+    }
+
+    /// Returns whether what an earlier run left is not to count.
+    pub(crate) fn is_fresh(&self) -> bool {
+        self.no_resume
     }
 
     /// Makes the library's options of them.
     pub(crate) fn options(&self) -> Result<transfer::Options, Error> {
         Ok(transfer::Options {
+            limiter: self.limiter.clone().unwrap_or_else(|| Limiter::of(self.timetable())),
+            allowance: self.allowance.clone(),
             jobs: self.jobs.0,
             segments: self.segments.0,
             resume: !self.no_resume,
             verify: self.verify,
             durability: if self.durable { Durability::Synced } else { Durability::Cached },
-            limit_rate: self.limit_rate,
             retries: self.retries,
             preserve_mode: self.preserve,
             existing: match (self.force, self.update, self.no_clobber) {
@@ -290,10 +312,7 @@ fn password_from_environment(value: OsString) -> Result<Secret, Error> {
 
 /// Returns the folder for journals, keys of embedded servers and the like: `$XDG_STATE_HOME/haul`.
 pub(crate) fn state_dir() -> Result<PathBuf, Error> {
-    let absolute = |path: &PathBuf| path.is_absolute();
-    let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(absolute);
-    let home = || std::env::home_dir().filter(absolute).map(|home| home.join(".local/state"));
-    state.or_else(home).map(|state| state.join("haul")).ok_or_else(|| {
+    transfer::usual_state_dir().ok_or_else(|| {
         Error::new(ErrorKind::Usage, "found no home directory to keep journals in")
             .with_hint("set HOME or XDG_STATE_HOME")
     })

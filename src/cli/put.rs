@@ -6,6 +6,7 @@ use std::sync::Arc;
 use clap::Args;
 
 use super::context::{Connections, Context, usage};
+use super::filters::FilterArgs;
 use super::options::{ConnectArgs, TransferArgs};
 use super::report::Result;
 use super::transfer::Transfer;
@@ -22,6 +23,7 @@ use super::transfer::Transfer;
 Examples:
   haul put report.pdf sftp://me@host/srv/incoming/
   haul put -r -p site/. ftp://me@host/htdocs          what is in site, not site itself
+  haul put -r --include '*.jpg' photos sftp://me@host/~/
   haul put --durable *.csv sftp://me@host/~/data/
   tar cz src | haul put - sftp://me@host/src.tar.gz   from standard input"
 )]
@@ -38,6 +40,9 @@ pub(crate) struct Put {
     transfer: TransferArgs,
 
     #[command(flatten)]
+    filters: FilterArgs,
+
+    #[command(flatten)]
     connect: ConnectArgs,
 }
 
@@ -45,7 +50,8 @@ impl Put {
     /// Uploads.
     pub(crate) async fn run(self, context: &Arc<Context>) -> Result<()> {
         let connections = Connections::new(&self.connect, context)?;
-        let transfer = Transfer { context, connections, args: &self.transfer, recursive: self.recursive };
+        let (args, filters) = (&self.transfer, &self.filters);
+        let transfer = Transfer { context, connections, args, filters, recursive: self.recursive };
         let Some((destination, sources)) = self.operands.split_last() else {
             return Err(usage("nothing to upload").into());
         };

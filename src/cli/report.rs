@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use haul::transport::escape;
 use haul::{Error, ErrorKind};
 
-use super::screen::Screen;
+use super::json::ErrorObject;
+use super::screen::{Level, Screen};
 
 /// How the program ends; of several, the later in this list is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -15,12 +16,16 @@ pub(crate) enum Exit {
     /// Everything is done.
     #[default]
     Done,
+    /// A limit that was set stopped it in order; the rest is for another run.
+    Stopped,
     /// Some items failed.
     Failed,
     /// Something arrived that isn't what was sent.
     VerifyFailed,
     /// Could not connect or log in.
     Connect,
+    /// Another run holds the lock of this batch.
+    Locked,
     /// The command line or a file of settings is wrong.
     Usage,
     /// Whoever read standard output has left.
@@ -38,6 +43,8 @@ impl Exit {
             Self::Usage => 2,
             Self::Connect => 3,
             Self::VerifyFailed => 4,
+            Self::Stopped => 5,
+            Self::Locked => 6,
             Self::Interrupted => 130,
             // What a shell shows for a program that SIGPIPE ended.
             Self::BrokenPipe => 141,
@@ -77,9 +84,29 @@ impl Failure {
         };
         Self { exit, error }
     }
+
+    /// Wraps an error of a lock that another run holds.
+    pub(crate) fn locked(error: Error) -> Self {
+        Self { exit: Exit::Locked, error }
+    }
 }
 
 impl Failure {
+    /// Wraps what was cancelled by a limit that was set.
+    pub(crate) fn stopped(error: Error) -> Self {
+        Self { exit: Exit::Stopped, error }
+    }
+
+    /// Returns the exit status.
+    pub(crate) fn exit(&self) -> Exit {
+        self.exit
+    }
+
+    /// Returns the error.
+    pub(crate) fn error(&self) -> &Error {
+        &self.error
+    }
+
     /// Returns the error and the exit status.
     pub(crate) fn into_parts(self) -> (Error, Exit) {
         (self.error, self.exit)
@@ -108,6 +135,7 @@ struct Told {
     exit: Exit,
     kinds: HashSet<ErrorKind>,
     hints: Vec<String>,
+    first: Option<ErrorObject>,
 }
 
 impl Report {
@@ -121,7 +149,8 @@ impl Report {
         let Failure { exit, error } = failure.into();
         self.ends(exit);
         if error.kind() != ErrorKind::Cancelled {
-            self.screen.line(&format!("haul: {}", text(&error)));
+            self.told().first.get_or_insert_with(|| ErrorObject::new(&error));
+            self.screen.line_of(Level::Error, &format!("haul: {}", text(&error)));
             self.keep_hint(&error);
         }
     }
@@ -146,7 +175,7 @@ impl Report {
     /// Tells of something that is not wrong yet.
     pub(crate) fn warn(&self, warning: &str) {
         if !self.quiet {
-            self.screen.line(&format!("haul: warning: {}", escape(warning.as_bytes())));
+            self.screen.line_of(Level::Warning, &format!("haul: warning: {}", escape(warning.as_bytes())));
         }
     }
 
@@ -154,6 +183,20 @@ impl Report {
     pub(crate) fn ends(&self, exit: Exit) {
         let mut told = self.told();
         told.exit = told.exit.max(exit);
+    }
+
+    /// Leaves its hints to another report; returns how what was told here ends, and the first error.
+    pub(crate) fn hand_on(&self, to: &Self) -> (Exit, Option<ErrorObject>) {
+        let told = std::mem::take(&mut *self.told());
+        for hint in &told.hints {
+            to.hint(hint);
+        }
+        (told.exit, told.first)
+    }
+
+    /// Returns how the program must end, as far as is known.
+    pub(crate) fn exit(&self) -> Exit {
+        self.told().exit
     }
 
     /// Tells the hints and returns how to end.

@@ -12,6 +12,14 @@ use super::progress::Bars;
 /// So many lines may wait for the next time that the bars are drawn.
 const MOST_WAITING: usize = 500;
 
+/// How much a line matters, as syslog counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Level {
+    Error = 3,
+    Warning = 4,
+    Info = 6,
+}
+
 /// Standard error, shared by progress, reports, prompts and logs so that none tears another.
 #[derive(Default)]
 pub(crate) struct Screen {
@@ -24,6 +32,8 @@ struct State {
     /// Lines to write above the bars: each alone would redraw them.
     waiting: Vec<String>,
     json: bool,
+    /// Whether the system's journal reads the lines.
+    journal: bool,
 }
 
 impl fmt::Debug for Screen {
@@ -36,11 +46,20 @@ impl Screen {
     /// Writes a line for people, harmlessly whatever it holds. A standard error that can't be written to is no reason to
     /// stop.
     pub(crate) fn line(&self, text: &str) {
+        self.line_of(Level::Info, text);
+    }
+
+    /// The same with how much it matters.
+    pub(crate) fn line_of(&self, level: Level, text: &str) {
         let mut state = self.state();
-        let line = match state.json {
-            true if text.is_empty() => return,
-            true => FlightEvent::Message { text }.to_line(),
-            false => escape_lines(text),
+        let line = match (state.json, state.journal) {
+            (true, _) | (_, true) if text.is_empty() => return,
+            (true, _) => FlightEvent::Message { text }.to_line(),
+            // As sd-daemon(3) has it, in front of each line.
+            (_, true) => {
+                format!("<{0}>{1}", level as u8, escape_lines(text).replace('\n', &format!("\n<{}>", level as u8)))
+            }
+            _ => escape_lines(text),
         };
         state.waiting.push(line);
         if state.bars.is_none() || state.waiting.len() >= MOST_WAITING {
@@ -58,6 +77,11 @@ impl Screen {
     /// Makes every line for people an object of JSON.
     pub(crate) fn speak_json(&self) {
         self.state().json = true;
+    }
+
+    /// Writes in front of every line for people how much it matters.
+    pub(crate) fn speak_journal(&self) {
+        self.state().journal = true;
     }
 
     /// Runs something that writes to the terminal or asks there, with the bars out of the way.

@@ -1,4 +1,5 @@
-//! Ctrl-C, SIGTERM and SIGHUP: once stops in order, twice at once. Ctrl-Z: the terminal is the shell's meanwhile.
+//! Ctrl-C, SIGTERM and SIGHUP: once stops in order, twice at once. Ctrl-Z: the terminal is the shell's meanwhile. SIGUSR1:
+//! the rate limit is read again.
 
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -29,6 +30,11 @@ pub(crate) fn hold_back_stops() {
     let _ = held_back().thread_block();
 }
 
+/// Keeps SIGUSR1 until [`watch`] hears it: whoever sends it early must not end the program. Called first of all.
+pub(crate) fn hold_back_early() {
+    let _ = early().thread_block();
+}
+
 /// Watches for signals until the program ends, on a thread of its own: it answers even if all others are stuck.
 pub(crate) fn watch(context: &Arc<Context>) -> Result<()> {
     let failed = |e| Error::io("watch for signals", e);
@@ -43,13 +49,22 @@ pub(crate) fn watch(context: &Arc<Context>) -> Result<()> {
     }
     for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
         // `nohup haul …` and `haul … &` in a script start us with a signal ignored: it stays so.
-        if ignored >> (kind.as_raw_value() - 1) & 1 == 0 {
+        if !is_ignored(ignored, kind) {
             signals.push(signal(kind).map_err(failed)?);
         }
     }
+    let mut again = match is_ignored(ignored, SignalKind::user_defined1()) {
+        true => None,
+        false => Some(signal(SignalKind::user_defined1()).map_err(failed)?),
+    };
     drop(inside);
+    let _ = early().thread_unblock();
     let stopped = Arc::clone(context);
-    let wait = move || runtime.block_on(stop(&stopped, &mut signals));
+    let wait = move || {
+        runtime.block_on(async {
+            tokio::join!(stop(&stopped, &mut signals), read_again(&stopped, again.as_mut()));
+        });
+    };
     std::thread::Builder::new().name("signals".into()).spawn(wait).map_err(failed)?;
     let held_back = SignalFd::with_flags(&held_back(), SfdFlags::SFD_CLOEXEC).map_err(|e| failed(e.into()))?;
     let context = Arc::clone(context);
@@ -60,6 +75,7 @@ pub(crate) fn watch(context: &Arc<Context>) -> Result<()> {
 
 async fn stop(context: &Arc<Context>, signals: &mut [Signal]) {
     any(signals).await;
+    context.limits.stopped_by_signal();
     context.cancel.cancel();
     tokio::time::sleep(TOGETHER).await;
     for signal in &mut *signals {
@@ -77,7 +93,17 @@ async fn stop(context: &Arc<Context>, signals: &mut [Signal]) {
     }
     prompt::restore_terminal();
     terminal::unhush();
+    context.recorder.close_soon(Exit::Interrupted);
     with_bars_away(context, || std::process::exit(Exit::Interrupted.code().into()));
+}
+
+/// Reads the settings again with each SIGUSR1, elsewhere: a disk that hangs must not keep Ctrl-C from being heard.
+async fn read_again(context: &Arc<Context>, signal: Option<&mut Signal>) {
+    let Some(signal) = signal else { return };
+    while signal.recv().await.is_some() {
+        let context = Arc::clone(context);
+        let _ = std::thread::Builder::new().spawn(move || context.limits.read_again(&context));
+    }
 }
 
 async fn any(signals: &mut [Signal]) {
@@ -132,6 +158,15 @@ fn with_bars_away(context: &Arc<Context>, action: impl FnOnce()) {
 /// SIGTSTP, and the SIGCONT behind it: that one goes on with the program even so.
 fn held_back() -> SigSet {
     [Kind::SIGTSTP, Kind::SIGCONT].into_iter().collect()
+}
+
+/// SIGUSR1.
+fn early() -> SigSet {
+    [Kind::SIGUSR1].into_iter().collect()
+}
+
+fn is_ignored(ignored: u64, kind: SignalKind) -> bool {
+    ignored >> (kind.as_raw_value() - 1) & 1 == 1
 }
 
 /// Returns the set of ignored signals, bit `n - 1` for signal `n`; Linux alone tells it without a system call that

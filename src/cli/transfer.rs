@@ -11,6 +11,7 @@ use haul::{Error, ErrorKind};
 use tokio_util::sync::CancellationToken;
 
 use super::context::{Connections, Context, name_of, usage};
+use super::filters::FilterArgs;
 use super::interrupted::short_ids;
 use super::options::TransferArgs;
 use super::progress::{Progress, View};
@@ -24,6 +25,8 @@ pub(crate) struct Transfer<'a> {
     pub(crate) connections: Connections<'a>,
     /// How to move, as typed: what counts comes of the settings as well.
     pub(crate) args: &'a TransferArgs,
+    /// What of the sources is taken.
+    pub(crate) filters: &'a FilterArgs,
     /// Whether whole trees are taken.
     pub(crate) recursive: bool,
 }
@@ -35,12 +38,14 @@ impl Transfer<'_> {
         let sources = connections.parse(sources)?;
         let destination = connections.parse_one(destination)?;
         let args = connections.for_transfer(&sources, &destination)?;
-        let started = SystemTime::now();
         let mut options = args.options()?;
         options.request = Request {
             options: self.context.known.to_keep(&self.context.given),
             profiles: connections.named_by_profiles(),
-            several: self.recursive || sources.len() > 1 || sources.iter().any(plan::has_wildcards),
+            several: self.recursive
+                || self.filters.list_paths()
+                || sources.len() > 1
+                || sources.iter().any(plan::has_wildcards),
         };
         if args.progress == View::Json {
             self.context.screen.speak_json();
@@ -50,23 +55,11 @@ impl Transfer<'_> {
             preserve: args.preserve,
             retries: options.retries,
             retry_wait: options.retry_wait,
+            filter: connections.filter(self.filters, &sources, &destination).await?,
         };
         let cancel = &self.context.cancel;
-        let (sources, destination) = unless(cancel, places(connections, &sources, &destination)).await?;
-        let progress = self.progress(&args);
-        let observer = Arc::clone(&progress) as Arc<dyn Observer>;
-        let run = async {
-            let plan = plan::copy(sources, destination, planned, Arc::clone(&observer));
-            let tasks = unless(cancel, async { Ok(plan.await?) }).await?;
-            Ok(transfer::run(tasks, &options, observer, cancel.clone()).await?)
-        };
-        let result: Result<_> = run.await;
-        progress.end(result.is_ok());
-        let summary = result?;
-        if summary.cancelled {
-            interrupted(self.context, &options, started);
-            return Err(Error::from(ErrorKind::Cancelled).into());
-        }
+        let places = unless(cancel, places(connections, &sources, &destination)).await?;
+        copy(self.context, places, planned, &options, &args).await?;
         self.connections.close().await;
         Ok(())
     }
@@ -76,6 +69,8 @@ impl Transfer<'_> {
         if self.args.json || self.args.dry_run {
             return Err(usage("--json and --dry-run don't go with standard output as destination").into());
         }
+        self.context.limits.refuse_for_pipes()?;
+        self.filters.refuse("standard output")?;
         let connections = &mut self.connections;
         let sources = connections.parse(sources)?;
         let args = connections.for_transfer(&sources, &Endpoint::parse(".")?)?;
@@ -130,6 +125,8 @@ impl Transfer<'_> {
         if self.args.dry_run {
             return Err(usage("--dry-run doesn't go with standard input as source").into());
         }
+        self.context.limits.refuse_for_pipes()?;
+        self.filters.refuse("standard input as source")?;
         let connections = &mut self.connections;
         let destination = connections.parse_one(destination)?;
         let args = connections.for_transfer(&[], &destination)?;
@@ -159,12 +156,33 @@ impl Transfer<'_> {
     }
 }
 
+/// Copies from some places to another, and shows it.
+pub(crate) async fn copy(
+    context: &Arc<Context>,
+    (sources, destination): (Vec<Place>, Place),
+    planned: plan::Options,
+    options: &transfer::Options,
+    args: &TransferArgs,
+) -> Result<()> {
+    let started = SystemTime::now();
+    let progress = Progress::start(context, args.progress, args.json, args.retries);
+    let observer = Arc::clone(&progress) as Arc<dyn Observer>;
+    let result = plan::carry_out(sources, destination, planned, options, observer, context.cancel.clone()).await;
+    progress.end(result.is_ok());
+    if result?.cancelled {
+        interrupted(context, options, started);
+        return Err(context.limits.failure(ErrorKind::Cancelled.into()));
+    }
+    Ok(())
+}
+
 /// Tells of an interrupted run, and how to go on with what this run had in flight.
 pub(crate) fn interrupted(context: &Context, options: &transfer::Options, started: SystemTime) {
     if context.stdout.is_closed() {
         return;
     }
-    context.screen.line("haul: interrupted");
+    let why = context.limits.reached();
+    context.screen.line(&format!("haul: {}", why.as_deref().unwrap_or("interrupted")));
     if !options.resume {
         return;
     }

@@ -13,6 +13,7 @@ use haul::transport::escape;
 use super::context::Context;
 use super::format::path_of;
 use super::json::{ErrorObject, FileEvent, FlightEvent, SummaryEvent, line, milliseconds};
+use super::reports::Recorder;
 use super::terminal;
 
 mod bars;
@@ -50,6 +51,7 @@ pub(crate) enum View {
 /// Shows a run. [`Progress::end`] must be called.
 pub(crate) struct Progress {
     context: Arc<Context>,
+    recorder: Recorder,
     view: View,
     /// Whether each result is an object on standard output.
     results: bool,
@@ -73,10 +75,20 @@ struct Ticker {
 impl Progress {
     /// Starts to show a run that tries each file again so often.
     pub(crate) fn start(context: &Arc<Context>, view: View, results: bool, retries: u32) -> Arc<Self> {
+        Self::start_for(context.recorder.clone(), context, view, results, retries)
+    }
+
+    /// The same for files that are only read to be compared: reports are told what came of it, not that they were read.
+    pub(crate) fn start_unrecorded(context: &Arc<Context>, view: View, results: bool, retries: u32) -> Arc<Self> {
+        Self::start_for(Recorder::default(), context, view, results, retries)
+    }
+
+    fn start_for(recorder: Recorder, context: &Arc<Context>, view: View, results: bool, retries: u32) -> Arc<Self> {
         let now = Instant::now();
         let state = State { tally: Tally::new(now), throttle: Throttle::new(now), told: (0, 0) };
         let progress = Arc::new(Self {
             context: Arc::clone(context),
+            recorder,
             view: choose(view, results, context.quiet),
             results,
             retries: AtomicU32::new(retries),
@@ -210,7 +222,7 @@ impl Progress {
                 error: ErrorObject::new(error),
             },
             Event::Note { id, text } => FlightEvent::Note { source: source(id), text },
-            Event::Found { .. } | Event::AllFound | Event::Finished(_) => return,
+            _ => return,
         };
         self.context.screen.raw_line(object.to_line());
     }
@@ -231,7 +243,10 @@ impl Progress {
             self.result(&FileEvent::new(&outcome));
         }
         match outcome.status {
-            Status::Failed(error) => self.context.report.failed(error.at(path_of(&outcome.source))),
+            Status::Failed(error) => {
+                let failure = self.context.limits.failure(error.at(path_of(&outcome.source)));
+                self.context.report.failed(failure);
+            }
             Status::Planned if !self.results => {
                 let text = format!("{} -> {}\n", path_of(&outcome.source), path_of(&outcome.destination));
                 if let Err(error) = self.context.stdout.write(text.as_bytes()) {
@@ -247,6 +262,7 @@ impl Progress {
 impl Observer for Progress {
     fn event(&self, event: Event) {
         let now = Instant::now();
+        self.recorder.event(&event);
         let mut state = self.state();
         match self.view {
             View::Bars | View::Lines => self.say(&event, &mut state, now),

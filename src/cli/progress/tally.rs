@@ -133,8 +133,8 @@ impl Tally {
                     flight.waiting = Some(Waiting { until: now + *wait, attempt: *attempt, reason });
                 }
             }
-            Event::Note { .. } => {}
             Event::Finished(outcome) => self.finish(outcome),
+            _ => {}
         }
     }
 

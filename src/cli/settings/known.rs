@@ -9,6 +9,7 @@ use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Args, Command, FromArgMatches};
 use haul::config::{Takes, Value, Vocabulary};
 use haul::transport::Proxies;
 
+use crate::cli::filters::FilterSettings;
 use crate::cli::options::{ConnectArgs, TransferArgs};
 
 /// Options that say what one run is to do, and not how: no settings.
@@ -18,6 +19,8 @@ const OF_ONE_RUN: [&str; 6] = ["config", "dry-run", "force", "json", "no-clobber
 #[derive(Debug)]
 pub(crate) struct Known {
     command: Command,
+    /// Those by which commands connect.
+    connecting: Command,
 }
 
 /// What an option was given, or a setting says.
@@ -42,9 +45,10 @@ impl Known {
     /// Gathers them.
     pub(crate) fn new() -> Self {
         let command = Command::new("settings").no_binary_name(true).disable_help_flag(true).disable_version_flag(true);
-        let mut command = TransferArgs::augment_args(ConnectArgs::augment_args(command));
+        let connecting = ConnectArgs::augment_args(command);
+        let mut command = FilterSettings::augment_args(TransferArgs::augment_args(connecting.clone()));
         command.build();
-        Self { command }
+        Self { command, connecting }
     }
 
     /// Returns all options, settings or not.
@@ -70,16 +74,12 @@ impl Known {
 
     /// Returns whether two options exclude each other.
     pub(crate) fn conflict(&self, one: &str, other: &str) -> bool {
-        let (Some(one), Some(other)) = (option(&self.command, one), option(&self.command, other)) else { return false };
-        let excludes = |one, other: &Arg| {
-            let excluded = self.command.get_arg_conflicts_with(one);
-            excluded.iter().any(|arg| arg.get_id() == other.get_id())
-        };
-        let divides = |group: &ArgGroup| {
-            let members: Vec<_> = group.get_args().collect();
-            !group.clone().is_multiple() && members.contains(&one.get_id()) && members.contains(&other.get_id())
-        };
-        excludes(one, other) || excludes(other, one) || self.command.get_groups().any(divides)
+        conflict(&self.command, one, other)
+    }
+
+    /// Returns whether an option says how to connect.
+    pub(crate) fn is_of_connection(&self, name: &str) -> bool {
+        option(&self.connecting, name).is_some()
     }
 
     /// Parses what was chosen, as if it had been typed.
@@ -87,6 +87,19 @@ impl Known {
     /// # Errors
     /// What clap says, for options that don't go together.
     pub(crate) fn parse(&self, chosen: &[(&str, &Set)]) -> Result<(ConnectArgs, TransferArgs), clap::Error> {
+        let matches = self.matches(chosen)?;
+        Ok((ConnectArgs::from_arg_matches(&matches)?, TransferArgs::from_arg_matches(&matches)?))
+    }
+
+    /// Parses what was chosen of the filters that can be settings.
+    ///
+    /// # Errors
+    /// As [`Self::parse`].
+    pub(crate) fn filters(&self, chosen: &[(&str, &Set)]) -> Result<FilterSettings, clap::Error> {
+        FilterSettings::from_arg_matches(&self.matches(chosen)?)
+    }
+
+    fn matches(&self, chosen: &[(&str, &Set)]) -> Result<ArgMatches, clap::Error> {
         let mut args = Vec::new();
         for (name, set) in chosen {
             match set {
@@ -99,8 +112,7 @@ impl Known {
                 })),
             }
         }
-        let matches = self.command.clone().try_get_matches_from(args)?;
-        Ok((ConnectArgs::from_arg_matches(&matches)?, TransferArgs::from_arg_matches(&matches)?))
+        self.command.clone().try_get_matches_from(args)
     }
 
     /// Adds the opposite of every flag that is a setting to each command that has the flag, so that the command line has
@@ -133,45 +145,68 @@ impl Vocabulary for Known {
     }
 
     fn takes(&self, name: &str) -> Option<Takes> {
-        let (_, arg) = self.settings().find(|(known, _)| *known == name)?;
-        Some(match arg.get_action() {
-            _ if is_flag(arg) => Takes::Switch,
-            ArgAction::Append => Takes::Words,
-            _ => Takes::Word,
-        })
+        self.settings().find(|(known, _)| *known == name).map(|(_, arg)| takes(arg))
     }
 
     fn check(&self, name: &str, word: &str) -> Result<(), String> {
-        if word.is_empty() {
-            return Err("it is empty".into());
-        }
-        match (name, Proxies::parse(word)) {
-            ("ftp-account", _) => return Err("accounts don't belong here; a netrc takes them".into()),
-            // Not shown: there may be a password in it.
-            ("proxy", Err(_)) => return Err("it is none of socks5h://HOST:PORT, http://HOST:PORT, none".into()),
-            ("proxy", Ok(proxies)) if proxies.names_password() => {
-                return Err("passwords don't belong here; the variable ALL_PROXY takes one".into());
-            }
-            _ => {}
-        }
-        let typed = self.command.clone().try_get_matches_from([format!("--{name}={word}")]);
-        match typed.as_ref().map_err(|error| (error.kind(), error)) {
-            Err((ClapKind::InvalidValue, error)) => Err(not_one_of(word, error)),
-            Err((ClapKind::ValueValidation | ClapKind::InvalidUtf8, error)) => {
-                let cause = std::error::Error::source(error).map(ToString::to_string);
-                Err(format!("\"{word}\": {}", cause.unwrap_or_else(|| "it can't be read".into())))
-            }
-            // That it needs another option beside it is seen when all are put together.
-            _ => Ok(()),
-        }
+        check(&self.command, name, word)
     }
+}
+
+/// Says what is wrong with a word for an option of a file: what its own parser says, and that it is no secret.
+pub(super) fn check(command: &Command, name: &str, word: &str) -> Result<(), String> {
+    if word.is_empty() {
+        return Err("it is empty".into());
+    }
+    match (name, Proxies::parse(word)) {
+        ("ftp-account", _) => return Err("accounts don't belong here; a netrc takes them".into()),
+        // Not shown: there may be a password in it.
+        ("proxy", Err(_)) => return Err("it is none of socks5h://HOST:PORT, http://HOST:PORT, none".into()),
+        ("proxy", Ok(proxies)) if proxies.names_password() => {
+            return Err("passwords don't belong here; the variable ALL_PROXY takes one".into());
+        }
+        _ => {}
+    }
+    let typed = command.clone().try_get_matches_from([format!("--{name}={word}")]);
+    match typed.as_ref().map_err(|error| (error.kind(), error)) {
+        Err((ClapKind::InvalidValue, error)) => Err(not_one_of(word, error)),
+        Err((ClapKind::ValueValidation | ClapKind::InvalidUtf8, error)) => {
+            let cause = std::error::Error::source(error).map(ToString::to_string);
+            Err(format!("\"{word}\": {}", cause.unwrap_or_else(|| "it can't be read".into())))
+        }
+        // That it needs another option beside it is seen when all are put together.
+        _ => Ok(()),
+    }
+}
+
+/// Returns what an option takes.
+pub(super) fn takes(arg: &Arg) -> Takes {
+    match arg.get_action() {
+        _ if is_flag(arg) => Takes::Switch,
+        ArgAction::Append => Takes::Words,
+        _ => Takes::Word,
+    }
+}
+
+/// Returns whether two options of a command exclude each other.
+pub(super) fn conflict(command: &Command, one: &str, other: &str) -> bool {
+    let (Some(one), Some(other)) = (option(command, one), option(command, other)) else { return false };
+    let excludes = |one, other: &Arg| {
+        let excluded = command.get_arg_conflicts_with(one);
+        excluded.iter().any(|arg| arg.get_id() == other.get_id())
+    };
+    let divides = |group: &ArgGroup| {
+        let members: Vec<_> = group.get_args().collect();
+        !group.clone().is_multiple() && members.contains(&one.get_id()) && members.contains(&other.get_id())
+    };
+    excludes(one, other) || excludes(other, one) || command.get_groups().any(divides)
 }
 
 fn is_flag(arg: &Arg) -> bool {
     matches!(arg.get_action(), ArgAction::SetTrue)
 }
 
-fn option<'a>(command: &'a Command, name: &str) -> Option<&'a Arg> {
+pub(super) fn option<'a>(command: &'a Command, name: &str) -> Option<&'a Arg> {
     command.get_arguments().find(|arg| arg.get_long() == Some(name))
 }
 

@@ -11,14 +11,17 @@ use haul::endpoint::Endpoint;
 use haul::transport::escape;
 use haul::{Error, ErrorKind};
 
+use super::filters::FilterSettings;
 use super::options::{ConnectArgs, TransferArgs};
 
 pub(crate) mod files;
 mod known;
+mod options_of;
 mod request;
 
 use files::{Which, path_in, shown, usual_config};
 pub(crate) use known::{Known, Set};
+pub(crate) use options_of::OptionsOf;
 
 /// The settings of one run.
 #[derive(Debug)]
@@ -54,7 +57,14 @@ impl<'a> Settings<'a> {
     /// # Errors
     /// `Usage` for a file that can't be read, that others can write, or with something wrong in it.
     pub(crate) fn load(known: &'a Known, given: &'a [(String, Set)], named: Option<&Path>) -> Result<Self, Error> {
-        let file = Which::new(named, usual_config);
+        Self::of(known, given, Which::new(named, usual_config))
+    }
+
+    /// The same with the file of which it is known already where it is.
+    ///
+    /// # Errors
+    /// As above.
+    pub(crate) fn of(known: &'a Known, given: &'a [(String, Set)], file: Which) -> Result<Self, Error> {
         let config = match read(&file, known)? {
             Some(Ok(config)) => config,
             Some(Err(problems)) => return Err(first_of(&problems, &file)),
@@ -66,6 +76,11 @@ impl<'a> Settings<'a> {
     /// Returns the file, if one is heeded, whether it is there or not.
     pub(crate) fn path(&self) -> Option<&Path> {
         self.file.path()
+    }
+
+    /// Returns which file is heeded, and what was typed.
+    pub(crate) fn origin(&self) -> (&Which, &[(String, Set)]) {
+        (&self.file, self.given)
     }
 
     /// Returns the file's contents.
@@ -117,6 +132,14 @@ impl<'a> Settings<'a> {
         Ok(self.parse(host, profile)?.1)
     }
 
+    /// Returns what is left out and heeded in every run, where a host or profile decides.
+    ///
+    /// # Errors
+    /// `Usage` for settings that don't go together.
+    pub(crate) fn filters(&self, host: &str, profile: Option<&str>) -> Result<FilterSettings, Error> {
+        self.parse_by(host, profile, |chosen| self.known.filters(chosen))
+    }
+
     /// Returns every option with its value and where that comes from, the built-in ones included.
     pub(crate) fn explain(&self, host: &str, profile: Option<&str>) -> Vec<Chosen<'_>> {
         let chosen = self.choose(host, profile);
@@ -133,10 +156,30 @@ impl<'a> Settings<'a> {
         all.collect()
     }
 
+    /// Returns the options by which a connection to a host differs from others.
+    pub(crate) fn of_connection(&self, host: &str, profile: Option<&str>) -> Vec<(String, Set)> {
+        let chosen = self.choose(host, profile).into_iter();
+        let mut chosen: Vec<_> = chosen
+            .filter(|chosen| self.known.is_of_connection(chosen.name) && chosen.set != Set::Switch(false))
+            .map(|chosen| (chosen.name.to_owned(), chosen.set))
+            .collect();
+        chosen.sort_by(|(one, _), (other, _)| one.cmp(other));
+        chosen
+    }
+
     fn parse(&self, host: &str, profile: Option<&str>) -> Result<(ConnectArgs, TransferArgs), Error> {
+        self.parse_by(host, profile, |chosen| self.known.parse(chosen))
+    }
+
+    fn parse_by<T>(
+        &self,
+        host: &str,
+        profile: Option<&str>,
+        parse: impl FnOnce(&[(&str, &Set)]) -> Result<T, clap::Error>,
+    ) -> Result<T, Error> {
         let chosen = self.choose(host, profile);
         let words: Vec<_> = chosen.iter().map(|chosen| (chosen.name, &chosen.set)).collect();
-        self.known.parse(&words).map_err(|error| {
+        parse(&words).map_err(|error| {
             let text = error.render().to_string();
             let text = text.lines().next().unwrap_or_default();
             let text = format!("the settings for {host} don't go together: {}", text.trim_start_matches("error: "));
@@ -180,7 +223,12 @@ fn refuse_place_of_scp(operand: &OsStr) -> Result<(), Error> {
     if !place.contains('@') || place.contains('/') || path.starts_with("//") || Path::new(operand).exists() {
         return Ok(());
     }
-    let hint = format!("a server is written sftp://{place}/~/{path}, a file of this name ./{text}");
+    // What begins with a slash is from the root, all else from the home directory.
+    let path = match path.strip_prefix('/') {
+        Some(path) => path.to_owned(),
+        None => format!("~/{}", path.strip_prefix("~/").unwrap_or(path)),
+    };
+    let hint = format!("a server is written sftp://{place}/{path}, a file of this name ./{text}");
     Err(Error::new(ErrorKind::Usage, "is the way of scp to name a server").at(&text).with_hint(hint))
 }
 

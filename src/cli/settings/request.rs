@@ -10,8 +10,8 @@ use percent_encoding::percent_decode_str;
 
 use super::known::{Known, Set, opposite};
 
-/// Options that are secret, that say how to show a run, or that leave nothing to go on with.
-const NOT_KEPT: [&str; 5] = ["dry-run", "ftp-account", "json", "no-resume", "progress"];
+/// Options that are secret, that say how to show a run, that leave nothing to go on with, or that are about what to take.
+const NOT_KEPT: [&str; 7] = ["dry-run", "exclude", "ftp-account", "json", "no-haulignore", "no-resume", "progress"];
 
 impl Known {
     /// Returns the options of a command line as a journal keeps them: no secrets, and paths from the root.

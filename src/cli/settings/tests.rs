@@ -162,3 +162,19 @@ fn a_proxy_with_a_password_has_no_place_in_the_file() {
         assert!(read.err().is_none_or(|e| !e.chain().contains("hunter2")), "{url}");
     }
 }
+
+#[test]
+fn what_scp_means_is_told_as_a_url() {
+    let known = Known::new();
+    let settings = Settings::of(&known, &[], Which::Nothing).unwrap();
+    for (typed, url) in [
+        ("me@host:/x/y", "sftp://me@host/x/y,"),
+        ("me@host:/", "sftp://me@host/,"),
+        ("me@host:x/y", "sftp://me@host/~/x/y,"),
+        ("me@host:~/x", "sftp://me@host/~/x,"),
+        ("me@host:", "sftp://me@host/~/,"),
+    ] {
+        let error = settings.endpoint(OsStr::new(typed)).unwrap_err();
+        assert!(error.hint().unwrap().contains(url), "{typed}: {:?}", error.hint());
+    }
+}
