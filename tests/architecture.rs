@@ -12,9 +12,11 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("endpoint", &["error", "transport"]),
     // Pure: no disk, no network, and it doesn't know which settings there are.
     ("config", &["error", "endpoint", "transport"]),
+    ("batch", &["error", "endpoint", "config", "transport"]),
     ("transport", &["error", "endpoint"]),
     ("transfer", &["error", "endpoint", "transport"]),
     ("plan", &["error", "endpoint", "transport", "transfer"]),
+    ("api", &["error", "endpoint", "transport", "transfer", "plan"]),
     ("serve", &["error", "endpoint", "transport"]),
 ];
 
@@ -26,7 +28,7 @@ const BACKENDS: &[(&str, &[&str])] =
 const KEPT_IN: &[(&str, &[&str])] = &[
     ("clap", &["src/cli/", "src/main.rs"]),
     ("indicatif", &["src/cli/"]),
-    ("toml", &["src/config/"]),
+    ("toml", &["src/config/", "src/batch/"]),
     ("suppaftp", &["src/transport/ftp/"]),
     ("ssh2", &["src/transport/ssh/"]),
     ("libssh2_sys", &["src/transport/ssh/"]),

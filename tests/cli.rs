@@ -327,6 +327,17 @@ fn the_overview_is_short_and_every_command_explains_itself() {
 }
 
 #[test]
+fn help_is_found_by_either_word_order() {
+    let mut s = Session::new();
+    for command in [&[][..], &["sync"], &["config", "show"]] {
+        let one = s.haul(&[&["help"][..], command].concat());
+        let other = s.haul(&[command, &["--help"]].concat());
+        assert!(one.status.success() && !one.stdout.is_empty(), "{command:?}");
+        assert_eq!(one.stdout, other.stdout, "{command:?}");
+    }
+}
+
+#[test]
 fn wrong_usage_is_explained() {
     let mut s = Session::new();
     s.haul(&["sftp://host/file"]);
@@ -344,6 +355,15 @@ fn wrong_usage_is_explained() {
     s.haul(&["get", "--tls", "maybe", "sftp://host/x"]);
     s.haul(&["get", "--password-file", "[DIR]/none", "sftp://host/x"]);
     s.haul(&["mv", "sftp://one/a", "sftp://two/b"]);
+    s.haul(&["sync", "me@host:/x", "t2"]);
+    s.haul(&["sync", "-r", "t1", "t2"]);
+    s.haul(&["sync", "-av", "t1", "t2"]);
+    s.haul(&["check", "-r", "t1", "t2"]);
+    s.haul(&["sync", "--max-delete", "x", "t1", "t2"]);
+    s.file("work/t1/x", "1");
+    s.file("work/a", "1");
+    s.haul(&["sync", "t1", "a"]);
+    s.haul(&["help", "nonsense"]);
     assert_transcript!(s);
 }
 

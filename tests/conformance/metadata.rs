@@ -127,6 +127,7 @@ fn digest(algorithm: Algorithm, contents: &[u8]) -> Vec<u8> {
     match algorithm {
         Algorithm::Sha512 => sha2::Sha512::digest(contents).to_vec(),
         Algorithm::Sha256 => sha2::Sha256::digest(contents).to_vec(),
+        Algorithm::Blake3 => blake3::hash(contents).as_bytes().to_vec(),
         Algorithm::Sha1 => sha1::Sha1::digest(contents).to_vec(),
         Algorithm::Md5 => md5::Md5::digest(contents).to_vec(),
         Algorithm::Crc32 => crc32fast::hash(contents).to_be_bytes().to_vec(),

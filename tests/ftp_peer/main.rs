@@ -14,6 +14,7 @@ use haul::transport::{
 use haul::{ErrorKind, Result};
 use peer::{Act, Peer};
 
+mod empty;
 mod liars;
 mod peer;
 mod safety;

@@ -94,7 +94,13 @@ impl Scene {
         let target = Place { transport: connect(&endpoint, &options).await.unwrap(), endpoint };
         let log = Arc::new(Log::default());
         let observer: Arc<dyn Observer> = Arc::<Log>::clone(&log);
-        let planned = plan::Options { recursive: true, preserve: true, retries: 0, retry_wait: Duration::ZERO };
+        let planned = plan::Options {
+            recursive: true,
+            preserve: true,
+            retries: 0,
+            retry_wait: Duration::ZERO,
+            ..plan::Options::default()
+        };
         let tasks = plan::copy(vec![source], target, planned, Arc::clone(&observer)).await.unwrap();
         let options = Options { preserve_mode: true, retries: 0, ..Options::new(self.path("state")) };
         run(tasks, &options, observer, CancellationToken::new()).await.unwrap();

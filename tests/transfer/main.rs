@@ -11,13 +11,13 @@ mod trouble;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 use futures_util::stream;
 use haul::ErrorKind;
 use haul::endpoint::Endpoint;
 use haul::plan::{self, Place};
-use haul::transfer::{Existing, Observer, Options, Status, Task, Verified, Verify, read_out, run, write_in};
+use haul::transfer::{Existing, Limiter, Observer, Options, Status, Task, Verified, Verify, read_out, run, write_in};
 use haul::transport::local::Local;
 use haul::transport::{Algorithm, Transport};
 use tokio_util::sync::CancellationToken;
@@ -258,7 +258,7 @@ async fn digest_is_required_where_asked_for() {
 #[tokio::test]
 async fn two_jobs_for_one_destination_do_not_mix() {
     let mut case = Case::new(4 * BLOCK);
-    case.options.limit_rate = Some(40 * BLOCK);
+    case.options.limiter = Limiter::new(Some(40 * BLOCK));
     let (from, to) = pair();
     let log: Arc<dyn Observer> = Arc::new(Log::default());
     let tasks = stream::iter([Task::File(case.job(&from, &to)), Task::File(case.job(&from, &to))]);
@@ -318,7 +318,7 @@ async fn hostile_names_fail_and_nothing_is_written_outside() {
         endpoint: Endpoint::parse(case.path(name)).unwrap(),
     };
     let observer: Arc<dyn Observer> = Arc::new(Log::default());
-    let options = plan::Options { recursive: true, preserve: false, retries: 0, retry_wait: Duration::from_millis(1) };
+    let options = plan::Options { recursive: true, retries: 0, ..plan::Options::default() };
     let (sources, target) = (vec![place(from, "in")], place(Arc::new(Local::new()), "out"));
     let tasks = plan::copy(sources, target, options, Arc::clone(&observer)).await.unwrap();
     let summary = run(tasks, &case.options, observer, CancellationToken::new()).await.unwrap();

@@ -75,6 +75,7 @@ impl Tree {
             preserve: self.preserve,
             retries: 0,
             retry_wait: Duration::from_millis(1),
+            ..plan::Options::default()
         };
         let tasks = plan::copy(sources, self.place(to, "out"), options, Arc::clone(&observer)).await.unwrap();
         let options = Options { preserve_mode: self.preserve, ..self.case.options.clone() };

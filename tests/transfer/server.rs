@@ -27,6 +27,8 @@ pub(crate) struct Server {
     pub(crate) bytes_read: Arc<Mutex<u64>>,
     pub(crate) hostile_names: Vec<Vec<u8>>,
     pub(crate) lies_about_digests: bool,
+    /// So long are the digests that it tells; as long as they should be where nothing is said.
+    pub(crate) digest_length: Option<usize>,
     /// Takes the first chunk of a write, loses the rest, and claims success.
     pub(crate) loses_bytes: bool,
     pub(crate) is_remote: bool,
@@ -117,7 +119,7 @@ impl Transport for Server {
         self.disk.symlink(target, path).await
     }
     async fn digest(&self, _: &RemotePath, _: Algorithm, _: ReadRange) -> Result<Vec<u8>> {
-        Ok(vec![0; 32])
+        Ok(vec![0; self.digest_length.unwrap_or(32)])
     }
     async fn close(&self) -> Result<()> {
         Ok(())
