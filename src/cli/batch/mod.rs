@@ -75,7 +75,7 @@ Examples:
   echo 'get *.csv' | haul batch --endpoint work: -
 
 A job file:
-  lock = true                        # a second run says so and ends with status 5
+  lock = true                        # a second run says so and ends with status 6
   on_failure = [\"mail\", \"-s\", \"night job failed\", \"me@example.org\"]
 
   [defaults]
